@@ -1,0 +1,103 @@
+"""Checkpoints are data: written whole or not at all, read without running anything in them."""
+
+import importlib
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
+
+from pixel_spotter.data import PixelDataModule
+from pixel_spotter.errors import UserError
+from pixel_spotter.files import atomic_write
+from pixel_spotter.models.regression import PointRegressor
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Makes the Trainer write checkpoints atomically and read them as plain data."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint under its name once it is whole."""
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        with atomic_write(Path(path)) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint, tensors to the CPU, whatever the Trainer asks for."""
+        return read(Path(path))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a dictionary of tensors and plain values, refusing anything that would run code.
+
+    Raises:
+        UserError: if the file is missing, damaged, holds code or something else.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no file {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} was refused: it is no file of weights, or holds more than plain data, "
+            f"which could run code when loaded"
+        ) from error
+    except Exception as error:  # torch.load answers damage with whatever its parsers raise
+        raise UserError(f"{path} is damaged or not a file of PyTorch weights") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no checkpoint")
+    return content
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict.
+
+    Raises:
+        UserError: as `read`, or if the file holds something else than named tensors.
+    """
+    state = read(path)
+    if not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path} is not a state dict: it holds more than named tensors")
+    return state
+
+
+def load_model(path: Path) -> tuple[PointRegressor, PixelDataModule]:
+    """Rebuild the model of a checkpoint, in eval mode, and the data it was trained on.
+
+    Only subclasses of `PointRegressor` inside ``pixel_spotter`` are ever instantiated.
+
+    Raises:
+        UserError: if the file cannot be read or is not one of Pixel Spotter's checkpoints.
+    """
+    checkpoint = read(path)
+    name = checkpoint.get("model_class")
+    if not isinstance(name, str):
+        raise UserError(f"{path} is not a checkpoint of Pixel Spotter")
+    module_name, _, class_name = name.rpartition(".")
+    if not module_name.startswith("pixel_spotter.models."):
+        raise UserError(f"{path} was refused: it asks for {name}, which is not Pixel Spotter's")
+    try:
+        model_class = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{path} needs {name}, which this version does not have") from error
+    if not (isinstance(model_class, type) and issubclass(model_class, PointRegressor)):
+        raise UserError(f"{path} was refused: {name} is not a model")
+    try:
+        model = model_class.rebuild(checkpoint["hyper_parameters"])
+        model.load_state_dict(checkpoint["state_dict"])
+        data = PixelDataModule(**checkpoint["datamodule_hyper_parameters"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path} does not fit {class_name}: {_first_line(error)}") from error
+    return model.eval(), data
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,63 @@
+"""The coordinate convention, and nothing else.
+
+Integers are pixel centres, ``x`` is the column and ``y`` the row, always in this order. A 3x2
+image (``size == (H, W) == (2, 3)``) in pixels, and in the unit coordinates that networks use::
+
+        x   0     1     2                 -2/3   0   2/3
+      y   +-----+-----+-----+           +-----+-----+-----+  -1
+      0   |(0,0)|(1,0)|(2,0)|      -1/2 |     |     |     |
+          +-----+-----+-----+           +-----+-----+-----+
+      1   |(0,1)|(1,1)|(2,1)|       1/2 |     |     |     |
+          +-----+-----+-----+           +-----+-----+-----+   1
+       -0.5   0.5   1.5   2.5           -1               1
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Size = tuple[int, int]
+"""Height and width of an image, in px."""
+
+
+def as_size(image_size: int | Sequence[int]) -> Size:
+    """Read an image size: one number for a square, or (height, width).
+
+    Raises:
+        ValueError: if it is not one or two whole numbers of at least 1.
+    """
+    sides = [image_size] * 2 if isinstance(image_size, int) else list(image_size)
+    if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
+        raise ValueError(
+            f"image_size must be one whole number or [height, width] of at least 1, "
+            f"got {image_size!r}"
+        )
+    return sides[0], sides[1]
+
+
+def all_positions(size: Size) -> Tensor:
+    """Return every integer (x, y) of an image, row by row: (H*W, 2), int64."""
+    height, width = size
+    index = torch.arange(height * width)
+    return torch.stack([index % width, index // width], dim=1)
+
+
+def sides_px(size: Size, like: Tensor) -> Tensor:
+    """Return (W, H), in the order of (x, y), with the dtype and device of ``like``: (2,)."""
+    height, width = size
+    return torch.tensor([width, height], dtype=like.dtype, device=like.device)
+
+
+def to_px(unit: Tensor, size: Size) -> Tensor:
+    """Turn unit coordinates, where the image spans [-1, 1] on both axes, into xy_px: (..., 2).
+
+    The convention of Nibali et al. 2018 (arXiv 1801.07372, section 3): +-1 are the image's outer
+    edges, not the centres of its outermost pixels.
+    """
+    return ((unit + 1) * sides_px(size, unit) - 1) / 2
+
+
+def to_unit(xy_px: Tensor, size: Size) -> Tensor:
+    """Turn xy_px into unit coordinates: the inverse of `to_px`."""
+    return (2 * xy_px + 1) / sides_px(size, xy_px) - 1

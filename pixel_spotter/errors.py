@@ -1,0 +1,5 @@
+"""The one exception that commands show to their user as a single line."""
+
+
+class UserError(Exception):
+    """Something its user can put right: the message says what is wrong and what to do."""

@@ -1,0 +1,1 @@
+"""One model a file, all on the base in `pixel_spotter.models.regression`."""

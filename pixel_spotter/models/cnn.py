@@ -1,0 +1,64 @@
+"""The blog's baseline: convolutions, then fully connected layers."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pixel_spotter.models.regression import (
+    LinearHead,
+    OptimizerFactory,
+    PointRegressor,
+    SchedulerFactory,
+)
+
+
+class CNNRegressor(PointRegressor):
+    """3x3 convolutions, each with ReLU and 2x2 max-pooling, then fully connected layers.
+
+    Args:
+        image_size: side of the square image, or [height, width], px. Every convolution halves it.
+        channels: width of each convolution.
+        hidden: width of each fully connected layer before the head.
+        dropout: probability of dropping a unit after each of them.
+        scale_output: see `LinearHead`.
+        optimizer: see `PointRegressor`.
+        scheduler: see `PointRegressor`.
+
+    Raises:
+        ValueError: if the image is too small for that many poolings, or an argument out of range.
+    """
+
+    def __init__(
+        self,
+        image_size: int | Sequence[int],
+        channels: Sequence[int] = (16, 32, 64),
+        hidden: Sequence[int] = (128, 64),
+        dropout: float = 0.0,
+        scale_output: bool = True,
+        optimizer: OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
+    ) -> None:
+        super().__init__(image_size, optimizer, scheduler)
+        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
+        height, width = (side // 2 ** len(channels) for side in self.size)
+        if min(height, width) < 1:
+            raise ValueError(
+                f"model.channels: {len(channels)} poolings need an image of at least "
+                f"{2 ** len(channels)} px a side, data.image_size is {self.size[0]}x{self.size[1]}"
+            )
+        if min(channels, default=0) < 1 or min(hidden, default=1) < 1:
+            raise ValueError("model.channels and model.hidden must be widths of at least 1")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"model.dropout must lie in [0, 1), got {dropout}")
+
+        layers: list[nn.Module] = []
+        for before, after in zip([1, *channels], channels, strict=False):
+            layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        layers.append(nn.Flatten())
+        widths = [channels[-1] * height * width, *hidden]
+        for before, after in zip(widths, hidden, strict=False):
+            layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
+        self.features = nn.Sequential(*layers)
+        self.head = LinearHead(widths[-1], self.size, scale_output)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,0 +1,168 @@
+"""The base of every model: it owns all that follows from a prediction."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Self
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from pixel_spotter.coordinates import Size, as_size, to_px
+from pixel_spotter.data import Batch
+from pixel_spotter.errors import UserError
+from pixel_spotter.metrics import Predictions, point_metrics
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+SchedulerFactory = Callable[[Optimizer], LRScheduler]
+
+
+class PointRegressor(L.LightningModule):
+    """Predicts xy_px from images; trained with the mean squared error, in px².
+
+    A model is a subclass that sets two modules in its constructor:
+
+    * ``features``: images (B, 1, H, W) -> whatever its head takes. Runs in the Trainer's precision.
+    * ``head``: features -> xy_px (B, 2). Always runs in float32: with bfloat16's eight bits of
+      mantissa a coordinate near 50 is rounded by up to 0.125 px.
+
+    Where the mean squared error is not what it should learn from, it overrides `training_loss`.
+
+    Args:
+        image_size: side of the square image, or [height, width], px.
+        optimizer: makes the optimizer from the parameters; needed to train, not to predict.
+        scheduler: makes the learning-rate scheduler, stepped once an epoch, from the optimizer.
+    """
+
+    features: nn.Module
+    head: nn.Module
+
+    def __init__(
+        self,
+        image_size: int | Sequence[int],
+        optimizer: OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
+    ) -> None:
+        super().__init__()
+        self.size = as_size(image_size)
+        self.optimizer_factory = optimizer
+        self.scheduler_factory = scheduler
+        self.predictions = {"val": Predictions(), "test": Predictions()}
+        self.figures: dict[str, dict[str, float]] = {}
+
+    @classmethod
+    def rebuild(cls, hparams: Mapping[str, Any]) -> Self:
+        """Make the model that a checkpoint's weights will be loaded into.
+
+        Args:
+            hparams: the constructor's arguments when the checkpoint was written.
+        """
+        return cls(**hparams)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Predict xy_px (B, 2), float32, from images (B, 1, H, W) in [0, 1].
+
+        Raises:
+            ValueError: if the images do not have the model's size.
+        """
+        if image.shape[1:] != (1, *self.size):
+            raise ValueError(
+                f"expected images (B, 1, {self.size[0]}, {self.size[1]}), got {tuple(image.shape)}"
+            )
+        features = self.features(image)
+        with torch.autocast(image.device.type, enabled=False):
+            return self.head(features.float())
+
+    def training_loss(self, image: Tensor, xy_px: Tensor) -> Tensor:
+        """Return the loss to minimize: here the mean squared error over both axes, px²."""
+        return F.mse_loss(self(image), xy_px)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch."""
+        image, xy_px = batch
+        loss = self.training_loss(image, xy_px)
+        self.log("train/loss", loss, on_epoch=True, on_step=False, batch_size=len(xy_px))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collect a batch's predictions."""
+        self._collect(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collect a batch's predictions."""
+        self._collect(batch, "test")
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the epoch before."""
+        self.predictions["val"].reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Forget the epoch before."""
+        self.predictions["test"].reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the figures of the validation positions."""
+        self._log_figures("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the figures of the test positions."""
+        self._log_figures("test")
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Make the optimizer and the scheduler that the run was composed with."""
+        if self.optimizer_factory is None:
+            return None
+        try:
+            optimizer = self.optimizer_factory(self.parameters())
+            if self.scheduler_factory is None:
+                return optimizer
+            return [optimizer], [self.scheduler_factory(optimizer)]
+        except ValueError as error:
+            raise UserError(f"optim or scheduler: {error}") from error
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write down which class the checkpoint's weights belong to."""
+        checkpoint["model_class"] = f"{type(self).__module__}.{type(self).__qualname__}"
+
+    def _collect(self, batch: Batch, split: str) -> None:
+        image, xy_px = batch
+        self.predictions[split].update(self(image), xy_px)
+
+    def _log_figures(self, split: str) -> None:
+        """Log an epoch's figures, and keep them in ``figures`` and what they sum up."""
+        xy_pred, xy_true = self.predictions[split].to(self.device).compute()
+        if not xy_pred.isfinite().all():
+            raise UserError(
+                f"training diverged: predictions are no longer finite after "
+                f"{self.current_epoch + 1} epochs; try a smaller optim.lr"
+            )
+        self.figures[split] = point_metrics(xy_pred, xy_true)
+        shown = ("mean_error_px", "hit_rate")
+        for name, value in self.figures[split].items():
+            self.log(f"{split}/{name}", float(value), prog_bar=name in shown, sync_dist=True)
+
+
+class LinearHead(nn.Module):
+    """One linear layer from features (B, in_features) to xy_px (B, 2).
+
+    Args:
+        in_features: width of the features.
+        size: height and width of the image, px.
+        scale_output: whether the layer answers in unit coordinates, which are then scaled to px,
+            or in px directly: its outputs and gradients are then tens of times larger than what
+            a freshly initialized network is made for.
+    """
+
+    def __init__(self, in_features: int, size: Size, scale_output: bool) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_features, 2)
+        self.size = size
+        self.scale_output = scale_output
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return xy_px (B, 2)."""
+        output = self.linear(features)
+        return to_px(output, self.size) if self.scale_output else output

@@ -1,0 +1,152 @@
+"""The blog's second model: a pretrained ResNet18 with a coordinate for its last layer."""
+
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import ResNet18_Weights, resnet18
+
+from pixel_spotter.checkpoints import read_weights
+from pixel_spotter.errors import UserError
+from pixel_spotter.models.regression import (
+    LinearHead,
+    OptimizerFactory,
+    PointRegressor,
+    SchedulerFactory,
+)
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+DOWNLOAD_TIMEOUT_S = 20.0
+
+
+class ResNet18Regressor(PointRegressor):
+    """Torchvision's ResNet18 (He et al. 2016, arXiv 1512.03385) that answers with a coordinate.
+
+    Args:
+        image_size: side of the square image, or [height, width], px.
+        weights: what to start from: the name of a torchvision weight such as ``IMAGENET1K_V1``,
+            the path of a state dict in torchvision's layout, or None for random weights.
+        stem: ``imagenet`` keeps the stride-2 convolution and the max-pooling that shrink an image
+            to a quarter; ``small`` keeps the same filters at stride 1 and drops the pooling, as
+            is usual for small images: 16 times the work.
+        scale_output: see `LinearHead`.
+        optimizer: see `PointRegressor`.
+        scheduler: see `PointRegressor`.
+
+    Raises:
+        ValueError: if ``stem`` is neither.
+        UserError: if the weights are asked for and cannot be had, or do not fit.
+    """
+
+    def __init__(
+        self,
+        image_size: int | Sequence[int],
+        weights: str | None = "IMAGENET1K_V1",
+        stem: str = "imagenet",
+        scale_output: bool = True,
+        optimizer: OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
+    ) -> None:
+        super().__init__(image_size, optimizer, scheduler)
+        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
+        if stem not in ("imagenet", "small"):
+            raise ValueError(f"model.stem must be imagenet or small, got {stem!r}")
+        network = resnet18()
+        if weights is not None:
+            _load_pretrained(network, weights)
+        network.conv1 = GreyInput(network.conv1)
+        if stem == "small":
+            network.conv1.conv.stride = (1, 1)
+            network.maxpool = nn.Identity()
+        head = LinearHead(network.fc.in_features, self.size, scale_output)
+        network.fc = nn.Identity()
+        self.features = network
+        self.head = head
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @classmethod
+    def rebuild(cls, hparams: Mapping[str, Any]) -> Self:
+        """Rebuild without looking for pretrained weights: the checkpoint's own replace them."""
+        return cls(**{**hparams, "weights": None})
+
+
+class GreyInput(nn.Module):
+    """An RGB input convolution turned into one for a grey image in [0, 1].
+
+    Equals feeding the grey image as all three channels, each normalized as torchvision's ImageNet
+    weights expect. The filters' sum acts on the image. What the normalization subtracts acts on
+    a channel of ones: as a plain bias it would be wrong at the border, where the padding is 0.
+
+    Args:
+        rgb: the convolution to turn, without a bias: weight (C, 3, K, K).
+    """
+
+    def __init__(self, rgb: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            2, rgb.out_channels, rgb.kernel_size, rgb.stride, rgb.padding, bias=False
+        )
+        mean, std = (
+            torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD)
+        )
+        with torch.no_grad():
+            on_image = (rgb.weight / std).sum(1)
+            on_ones = -(rgb.weight * mean / std).sum(1)
+            self.conv.weight.copy_(torch.stack([on_image, on_ones], dim=1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the convolution of grey images (B, 1, H, W)."""
+        return self.conv(torch.cat([image, torch.ones_like(image)], dim=1))
+
+
+def _load_pretrained(network: nn.Module, weights: str) -> None:
+    """Load a torchvision ResNet18 state dict, by name or from a file, into the network."""
+    if weights in ResNet18_Weights.__members__:
+        state = _fetch(ResNet18_Weights[weights])
+    elif Path(weights).is_file():
+        state = read_weights(Path(weights))
+    else:
+        raise UserError(
+            f"model.weights: {weights!r} is neither a file nor one of torchvision's ResNet18 "
+            f"weights ({', '.join(ResNet18_Weights.__members__)}); model=resnet18_scratch trains "
+            f"without"
+        )
+    # The classifier is replaced anyway, whatever its number of classes.
+    state = {name: value for name, value in state.items() if not name.startswith("fc.")}
+    try:
+        missing, unexpected = network.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise UserError(f"model.weights: {weights} does not fit a ResNet18: {error}") from error
+    if unexpected or set(missing) != {"fc.weight", "fc.bias"}:
+        raise UserError(
+            f"model.weights: {weights} is not a torchvision ResNet18 state dict "
+            f"({len(unexpected)} unknown entries, {len(missing) - 2} missing)"
+        )
+
+
+def _fetch(weights: ResNet18_Weights) -> dict[str, Tensor]:
+    """Read a published state dict from the torch hub cache, downloading it there if need be."""
+    try:
+        with _network_timeout(DOWNLOAD_TIMEOUT_S):
+            return dict(weights.get_state_dict(progress=False, check_hash=True))
+    except Exception as error:  # whatever network, disk and unpickling can come up with
+        raise UserError(
+            f"pretrained weights {weights.name} are neither in the torch hub cache nor to be "
+            f"downloaded ({error}); give a file with model.weights=PATH, or train without "
+            f"with model.weights=null (in a grid: model=resnet18_scratch)"
+        ) from error
+
+
+@contextmanager
+def _network_timeout(seconds: float) -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,132 @@
+"""The run folder: what is in it, and what it says about a run."""
+
+import csv
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+import pixel_spotter
+from pixel_spotter.errors import UserError
+from pixel_spotter.files import atomic_write, write_text
+
+METRICS = "metrics.json"
+PREDICTIONS = "predictions.csv"
+FAILURE = "failure.txt"
+BEST = "checkpoints/best.ckpt"
+LAST = "checkpoints/last.ckpt"
+
+# Settings that may change between a run and its continuation: they do not change its figures.
+_FREE_SETTINGS = ("name", "data.num_workers", "trainer.enable_progress_bar")
+
+
+def claim_run_folder(run_dir: Path, cfg: DictConfig) -> None:
+    """Write the config into a run folder, unless a run with other settings is in there.
+
+    Raises:
+        UserError: if the folder holds such a run.
+    """
+    config_file = run_dir / ".hydra" / "config.yaml"
+    if config_file.is_file() and (run_dir / LAST).is_file():
+        before = _flat_settings(OmegaConf.load(config_file))
+        now = _flat_settings(cfg)
+        changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+        if changed:
+            key = changed[0]
+            raise UserError(
+                f"{run_dir} holds a run with other settings ({key} is {before.get(key)} there and "
+                f"{now.get(key)} here); choose another name"
+            )
+        return
+    write_text(config_file, OmegaConf.to_yaml(cfg))
+    if HydraConfig.initialized():
+        hydra_cfg = HydraConfig.get()
+        write_text(config_file.with_name("hydra.yaml"), OmegaConf.to_yaml({"hydra": hydra_cfg}))
+        overrides = OmegaConf.to_yaml(hydra_cfg.overrides.task)
+        write_text(config_file.with_name("overrides.yaml"), overrides)
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Tell whether a run has come to its end: its figures are written last."""
+    return (run_dir / METRICS).is_file()
+
+
+def read_metrics(run_dir: Path) -> dict[str, Any]:
+    """Read a finished run's figures.
+
+    Raises:
+        UserError: if they are damaged.
+    """
+    try:
+        return dict(json.loads((run_dir / METRICS).read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise UserError(f"{run_dir / METRICS} is damaged; delete it to redo the run") from error
+
+
+def write_metrics(run_dir: Path, metrics: Mapping[str, Any]) -> None:
+    """Write a run's figures, which says that it is finished."""
+    write_text(run_dir / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+
+
+def write_predictions(run_dir: Path, split: str, xy_pred: Tensor, xy_true: Tensor) -> None:
+    """Write predictions and truths, xy_px (N, 2) each, as ``predictions.csv``."""
+    with (
+        atomic_write(run_dir / PREDICTIONS) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(["split", "x_true", "y_true", "x_pred", "y_pred"])
+        for (x_true, y_true), (x_pred, y_pred) in zip(
+            xy_true.tolist(), xy_pred.tolist(), strict=True
+        ):
+            writer.writerow([split, f"{x_true:g}", f"{y_true:g}", f"{x_pred:.6g}", f"{y_pred:.6g}"])
+
+
+def read_predictions(run_dir: Path) -> tuple[Tensor, Tensor]:
+    """Read a run's predictions and truths: xy_px (N, 2) each."""
+    with (run_dir / PREDICTIONS).open(newline="", encoding="utf-8") as file:
+        rows = [
+            [float(row[key]) for key in ("x_pred", "y_pred", "x_true", "y_true")]
+            for row in csv.DictReader(file)
+        ]
+    table = torch.tensor(rows)
+    return table[:, :2], table[:, 2:]
+
+
+def prefixed(split: str, figures: Mapping[str, float]) -> dict[str, float]:
+    """Name a split's figures as ``metrics.json`` does: ``test/mean_error_px``."""
+    return {f"{split}/{name}": value for name, value in figures.items()}
+
+
+def where_it_ran(device: torch.device) -> dict[str, Any]:
+    """Return the entries of ``metrics.json`` that say on what a run ran."""
+    on_gpu = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if on_gpu else device.type,
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "lightning": lightning.__version__,
+            "pixel_spotter": pixel_spotter.__version__,
+        },
+    }
+
+
+def _flat_settings(cfg: Any, prefix: str = "") -> dict[str, Any]:
+    """Return ``{"model.dropout": 0.0, ...}``, resolved, without those free to change."""
+    container = OmegaConf.to_container(cfg, resolve=True) if not prefix else cfg
+    flat: dict[str, Any] = {}
+    for key, value in container.items():
+        if isinstance(value, dict):
+            flat |= _flat_settings(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return {key: value for key, value in flat.items() if key not in _FREE_SETTINGS}

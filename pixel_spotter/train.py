@@ -1,0 +1,203 @@
+"""Train one model, or a grid of them: ``python -m pixel_spotter.train model=cnn optim.lr=0.001``."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from lightning.pytorch.callbacks import (
+    Callback,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    Timer,
+)
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from omegaconf import DictConfig
+
+from pixel_spotter import plots, runs
+from pixel_spotter.checkpoints import AtomicCheckpointIO
+from pixel_spotter.commands import instantiate, run_command, user_message
+from pixel_spotter.data import PixelDataModule
+from pixel_spotter.errors import UserError
+from pixel_spotter.files import write_text
+from pixel_spotter.models.regression import PointRegressor
+from pixel_spotter.randomness import derive_seed
+from pixel_spotter.rendering import render_pixels
+
+log = logging.getLogger(__name__)
+
+MONITORED = "val/mean_error_px"
+
+
+def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
+    """Train, validate and test one model, continuing where an earlier try was interrupted.
+
+    Args:
+        cfg: the composed config, see ``conf/train.yaml``.
+        run_dir: the run folder; a finished run in it is returned as it is.
+        model_name: what to call the model in the figures.
+
+    Returns:
+        The content of ``metrics.json``.
+
+    Raises:
+        UserError: if the config asks for something impossible, or the folder holds another run.
+    """
+    runs.claim_run_folder(run_dir, cfg)
+    if runs.is_finished(run_dir):
+        log.info("already finished: %s", run_dir)
+        return runs.read_metrics(run_dir)
+
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    data: PixelDataModule = instantiate(cfg.data)
+    model: PointRegressor = instantiate(cfg.model)
+    timer = Timer()
+    checkpoint = ModelCheckpoint(
+        dirpath=run_dir / "checkpoints",
+        filename="best",
+        monitor=MONITORED,
+        save_last=True,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    callbacks: list[Callback] = [SeedEachEpoch(cfg.seed), timer, LearningRateMonitor("epoch")]
+    if cfg.early_stopping.patience is not None:
+        callbacks.append(instantiate(cfg.early_stopping, monitor=MONITORED))
+    logger = TensorBoardLogger(run_dir, name="", version="", default_hp_metric=False)
+    if cfg.trainer.precision in ("16-true", "bf16-true"):
+        raise UserError(
+            f"trainer.precision={cfg.trainer.precision} would round coordinates; "
+            f"use {cfg.trainer.precision.removesuffix('true')}mixed"
+        )
+    trainer: L.Trainer = instantiate(
+        cfg.trainer,
+        callbacks=[*callbacks, checkpoint],
+        logger=logger,
+        plugins=[AtomicCheckpointIO()],
+        use_distributed_sampler=False,
+    )
+
+    last = run_dir / runs.LAST
+    if last.is_file():
+        log.info("continuing %s", run_dir)
+    trainer.fit(model, data, ckpt_path=last if last.is_file() else None)
+    best = run_dir / runs.BEST
+    epochs, seconds = trainer.current_epoch, timer.time_elapsed("train")
+    trainer.validate(model, data, ckpt_path=best, verbose=False)
+    trainer.test(model, data, ckpt_path=best, verbose=False)
+
+    metrics = {
+        **runs.prefixed("val", model.figures["val"]),
+        **runs.prefixed("test", model.figures["test"]),
+        "test/seen_in_training": data.seen_in_training(),
+        "model": model_name,
+        "split": cfg.data.split,
+        "image_size": list(data.size),
+        "seed": cfg.seed,
+        "epochs": epochs,
+        "lr": cfg.optim.lr,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "train_seconds": round(seconds, 3),
+        "train_images_per_second": round(epochs * data.train_samples / seconds, 1),
+        "precision": cfg.trainer.precision,
+        **runs.where_it_ran(trainer.strategy.root_device),
+    }
+    if trainer.is_global_zero:
+        record(run_dir, logger, data, model, metrics)
+    return metrics
+
+
+def record(
+    run_dir: Path,
+    logger: TensorBoardLogger,
+    data: PixelDataModule,
+    model: PointRegressor,
+    metrics: dict[str, Any],
+) -> None:
+    """Leave behind what a tested model has shown: predictions, pictures, and figures last."""
+    xy_pred, xy_true = (xy.cpu() for xy in model.predictions["test"].compute())
+    runs.write_predictions(run_dir, "test", xy_pred, xy_true)
+
+    writer = logger.experiment
+    title = f"{metrics['model']}, {metrics['split']} split"
+    few = torch.linspace(0, len(xy_true) - 1, 18).long().unique()
+    images = render_pixels(xy_true[few].long(), data.size)
+    panel = plots.prediction_panel(images, xy_pred[few], xy_true[few], f"{title}: test positions")
+    error_map = plots.error_map(xy_pred, xy_true, data.size, f"{title}: error by position")
+    writer.add_image("test/predictions", plots.as_tensor(panel), metrics["epochs"])
+    writer.add_image("test/error_map", plots.as_tensor(error_map), metrics["epochs"])
+    hparams = {key: metrics[key] for key in ("model", "split", "seed", "lr", "epochs")}
+    final = ("mean_error_px", "median_error_px", "p95_error_px", "hit_rate", "within_1px")
+    logger.log_hyperparams(
+        hparams | {"batch_size": data.batch_size, "train_samples": data.train_samples},
+        {f"final/{name}": metrics[f"test/{name}"] for name in final},
+    )
+    logger.finalize("success")
+    runs.write_metrics(run_dir, metrics)
+
+
+class SeedEachEpoch(Callback):
+    """Restarts the global random stream with every epoch.
+
+    An epoch's dropout then follows from (seed, epoch), also in a run that was interrupted.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Seed the epoch."""
+        seed = derive_seed(self.seed, "epoch", trainer.current_epoch, trainer.global_rank)
+        torch.manual_seed(seed)
+
+
+def run(cfg: DictConfig) -> None:
+    """Train in the folder that Hydra has chosen; a grid's cell that fails lets the others run."""
+    hydra_cfg = HydraConfig.get()
+    run_dir = Path(hydra_cfg.runtime.output_dir)
+    model_name = hydra_cfg.runtime.choices.model
+    if hydra_cfg.mode == RunMode.RUN:
+        metrics = train(cfg, run_dir, model_name)
+        report(run_dir, metrics)
+        return
+    failure = run_dir / runs.FAILURE
+    failure.unlink(missing_ok=True)
+    try:
+        train(cfg, run_dir, model_name)
+    except Exception as error:
+        message = user_message(error)
+        if message is None:
+            log.exception("failed: %s", run_dir)
+            message = f"{type(error).__name__}: {error}; see {run_dir / 'train.log'}"
+        else:
+            log.error("failed: %s: %s", run_dir, message)
+        write_text(failure, message + "\n")
+
+
+@rank_zero_only
+def report(run_dir: Path, metrics: dict[str, Any]) -> None:
+    """Print a run's figures and where to look."""
+    seen = metrics["test/seen_in_training"]
+    protocol = f"positions seen in training: {seen:.0%}" if seen else "positions never trained on"
+    print(f"\n{metrics['model']}, {metrics['split']} split: {metrics['test/count']:g} {protocol}")
+    print(f"  mean error   {metrics['test/mean_error_px']:8.3f} px")
+    print(f"  median       {metrics['test/median_error_px']:8.3f} px")
+    print(f"  worst        {metrics['test/max_error_px']:8.3f} px")
+    print(f"  exact hits   {metrics['test/hit_rate']:8.1%}")
+    print(f"  trained in   {metrics['train_seconds']:8.1f} s, {metrics['epochs']} epochs")
+    print(f"Run folder: {run_dir}")
+    print("Dashboard:  make dashboard  (or: tensorboard --logdir outputs)")
+    print(f"Predict:    python -m pixel_spotter.predict checkpoint={run_dir / runs.BEST} images=...")
+
+
+def main() -> None:
+    """Run the command."""
+    run_command("train", run)
+
+
+if __name__ == "__main__":
+    main()
