@@ -1,9 +1,11 @@
 """What the commands share: how they start, and how they end when their user made a mistake."""
 
+import logging
 import os
+import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +25,24 @@ CONF_DIR = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[1] / "c
 OmegaConf.register_new_resolver("folder_name", lambda name: _folder_name(name), replace=True)
 
 
-def run_command(config_name: str, task: Callable[[DictConfig], Any]) -> None:
+def run_command(
+    config_name: str, task: Callable[[DictConfig], Any], paths: Sequence[str] = ()
+) -> None:
     """Compose a command's config from the command line and run its task.
 
     What the user can put right ends in one line on stderr and exit status 1. Everything else is
     a bug and shows its traceback, as does everything under HYDRA_FULL_ERROR=1.
+
+    Args:
+        config_name: the command's primary config in ``conf/``.
+        task: what to run with the composed config.
+        paths: keys whose values are file names, taken as they are: Hydra would otherwise read
+            the commas, blanks and brackets in them as its own syntax.
     """
+    sys.argv[1:] = [_quote_path(argument, paths) for argument in sys.argv[1:]]
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*`isinstance\\(treespec, LeafSpec\\)`.*")
     main = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)
@@ -58,6 +70,20 @@ def instantiate(config: DictConfig, **arguments: Any) -> Any:
         raise
 
 
+def pick_device(name: str) -> torch.device:
+    """Return the device of a name; ``auto`` takes a GPU where there is one.
+
+    Raises:
+        UserError: if it is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device={name} is not available: {_one_line(error)}") from error
+
+
 def user_message(error: BaseException) -> str | None:
     """Return the line that tells a user what to put right, or None if the error is a bug."""
     if isinstance(error, torch.OutOfMemoryError):
@@ -77,6 +103,14 @@ def _one_line(error: BaseException) -> str:
     lines = [line.strip() for line in text.splitlines()]
     kept = [line for line in lines if line and not line.startswith(("full_key:", "object_type="))]
     return " ".join(kept)
+
+
+def _quote_path(argument: str, paths: Sequence[str]) -> str:
+    """Quote the value of ``key=value`` for Hydra, if the key is a path's and it is not quoted."""
+    key, equals, value = argument.partition("=")
+    if key not in paths or not equals or value[:1] in ("'", '"') or value in ("", "null"):
+        return argument
+    return f"{key}=" + "'" + re.sub(r"(\\*)'", r"\1\1\\'", value) + "'"
 
 
 def _folder_name(overrides: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from pixel_spotter import plots, runs
@@ -83,7 +84,7 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def _error_maps(folder: Path, rows: Sequence[dict[str, Any]]) -> plots.Figure:
+def _error_maps(folder: Path, rows: Sequence[dict[str, Any]]) -> Figure:
     maps = {}
     for row in rows:
         cell = folder / row["cell"]

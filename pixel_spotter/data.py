@@ -118,7 +118,7 @@ class OrderedBatches(Sampler[Tensor]):
         self.batch_size = batch_size
 
     def __iter__(self) -> Iterator[Tensor]:
-        yield from self.indices.split(self.batch_size)
+        yield from torch.split(self.indices, self.batch_size)
 
     def __len__(self) -> int:
         return -(-len(self.indices) // self.batch_size)
@@ -161,7 +161,7 @@ class ShuffledBatches(Sampler[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         mine = self.draw()[self.rank :: self.world_size][: self.samples // self.world_size]
-        yield from mine.split(self.batch_size)
+        yield from torch.split(mine, self.batch_size)
 
     def __len__(self) -> int:
         return -(-(self.samples // self.world_size) // self.batch_size)

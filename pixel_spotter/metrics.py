@@ -11,7 +11,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 def errors_px(xy_pred: Tensor, xy_true: Tensor) -> Tensor:
     """Return the Euclidean distance between prediction and truth, px: (N, 2), (N, 2) -> (N,)."""
-    return (xy_pred - xy_true).norm(dim=-1)
+    return (xy_pred - xy_true).square().sum(dim=-1).sqrt()
 
 
 def point_metrics(xy_pred: Tensor, xy_true: Tensor) -> dict[str, float]:

@@ -20,7 +20,7 @@ from pixel_spotter.metrics import errors_px
 ERROR_RANGE_PX = (0.01, 30.0)
 """The colours of every error map span the same range, so that maps compare."""
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.spines.top": False,
@@ -39,7 +39,7 @@ def save(figure: Figure, path: Path) -> None:
 
 def as_tensor(figure: Figure) -> Tensor:
     """Render a figure to an RGB picture: (3, H, W), uint8."""
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     rgba = np.asarray(canvas.buffer_rgba())
     return torch.from_numpy(rgba[..., :3].copy()).permute(2, 0, 1)

@@ -35,8 +35,8 @@ def claim_run_folder(run_dir: Path, cfg: DictConfig) -> None:
     """
     config_file = run_dir / ".hydra" / "config.yaml"
     if config_file.is_file() and (run_dir / LAST).is_file():
-        before = _flat_settings(OmegaConf.load(config_file))
-        now = _flat_settings(cfg)
+        before = _settings(OmegaConf.load(config_file))
+        now = _settings(cfg)
         changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
         if changed:
             key = changed[0]
@@ -120,13 +120,32 @@ def where_it_ran(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _flat_settings(cfg: Any, prefix: str = "") -> dict[str, Any]:
+def print_figures(metrics: Mapping[str, Any]) -> None:
+    """Print the figures of the test positions, and whether training had seen them."""
+    seen = metrics["test/seen_in_training"]
+    which = f"{seen:.0%} of them seen in training" if seen else "none of them seen in training"
+    print(f"\n{metrics['model']} on {metrics['test/count']} test positions, {which}")
+    for title, key, unit in (
+        ("mean error", "mean_error_px", "px"),
+        ("median error", "median_error_px", "px"),
+        ("95% within", "p95_error_px", "px"),
+        ("worst error", "max_error_px", "px"),
+    ):
+        print(f"  {title:13}{metrics[f'test/{key}']:9.3f} {unit}")
+    print(f"  {'exact hits':13}{metrics['test/hit_rate']:9.1%}\n")
+
+
+def _settings(cfg: Any) -> dict[str, Any]:
     """Return ``{"model.dropout": 0.0, ...}``, resolved, without those free to change."""
-    container = OmegaConf.to_container(cfg, resolve=True) if not prefix else cfg
+    flat = _flat(OmegaConf.to_container(cfg, resolve=True))
+    return {key: value for key, value in flat.items() if key not in _FREE_SETTINGS}
+
+
+def _flat(container: Any, prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in container.items():
         if isinstance(value, dict):
-            flat |= _flat_settings(value, f"{prefix}{key}.")
+            flat |= _flat(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
-    return {key: value for key, value in flat.items() if key not in _FREE_SETTINGS}
+    return flat

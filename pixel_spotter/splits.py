@@ -105,5 +105,5 @@ def _flat(positions: Tensor, width: int) -> Tensor:
 
 def _check_disjoint(split: Split) -> None:
     everything = torch.cat(split)
-    if len(everything.unique(dim=0)) != len(everything):
+    if len(torch.unique(everything, dim=0)) != len(everything):
         raise ValueError("positions are shared between train, val and test")

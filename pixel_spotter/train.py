@@ -1,4 +1,4 @@
-"""Train one model, or a grid of them: ``python -m pixel_spotter.train model=cnn optim.lr=0.001``."""
+"""Train one model, or a grid: ``python -m pixel_spotter.train model=cnn optim.lr=0.001``."""
 
 import logging
 from pathlib import Path
@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import (
     Timer,
 )
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from pixel_spotter import plots, runs
@@ -124,7 +124,7 @@ def record(
 
     writer = logger.experiment
     title = f"{metrics['model']}, {metrics['split']} split"
-    few = torch.linspace(0, len(xy_true) - 1, 18).long().unique()
+    few = torch.unique(torch.linspace(0, len(xy_true) - 1, 18).long())
     images = render_pixels(xy_true[few].long(), data.size)
     panel = plots.prediction_panel(images, xy_pred[few], xy_true[few], f"{title}: test positions")
     error_map = plots.error_map(xy_pred, xy_true, data.size, f"{title}: error by position")
@@ -159,7 +159,7 @@ def run(cfg: DictConfig) -> None:
     """Train in the folder that Hydra has chosen; a grid's cell that fails lets the others run."""
     hydra_cfg = HydraConfig.get()
     run_dir = Path(hydra_cfg.runtime.output_dir)
-    model_name = hydra_cfg.runtime.choices.model
+    model_name = hydra_cfg.runtime.choices["model"]
     if hydra_cfg.mode == RunMode.RUN:
         metrics = train(cfg, run_dir, model_name)
         report(run_dir, metrics)
@@ -181,17 +181,13 @@ def run(cfg: DictConfig) -> None:
 @rank_zero_only
 def report(run_dir: Path, metrics: dict[str, Any]) -> None:
     """Print a run's figures and where to look."""
-    seen = metrics["test/seen_in_training"]
-    protocol = f"positions seen in training: {seen:.0%}" if seen else "positions never trained on"
-    print(f"\n{metrics['model']}, {metrics['split']} split: {metrics['test/count']:g} {protocol}")
-    print(f"  mean error   {metrics['test/mean_error_px']:8.3f} px")
-    print(f"  median       {metrics['test/median_error_px']:8.3f} px")
-    print(f"  worst        {metrics['test/max_error_px']:8.3f} px")
-    print(f"  exact hits   {metrics['test/hit_rate']:8.1%}")
-    print(f"  trained in   {metrics['train_seconds']:8.1f} s, {metrics['epochs']} epochs")
+    runs.print_figures(metrics)
+    print(f"Trained in {metrics['train_seconds']:.1f} s, {metrics['epochs']} epochs")
     print(f"Run folder: {run_dir}")
     print("Dashboard:  make dashboard  (or: tensorboard --logdir outputs)")
-    print(f"Predict:    python -m pixel_spotter.predict checkpoint={run_dir / runs.BEST} images=...")
+    print(
+        f"Predict:    python -m pixel_spotter.predict checkpoint={run_dir / runs.BEST} images=..."
+    )
 
 
 def main() -> None:

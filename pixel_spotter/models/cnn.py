@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pixel_spotter.models.regression import (
     LinearHead,
@@ -61,4 +61,4 @@ class CNNRegressor(PointRegressor):
             layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
         self.features = nn.Sequential(*layers)
         self.head = LinearHead(widths[-1], self.size, scale_output)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)

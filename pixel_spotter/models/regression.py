@@ -74,7 +74,8 @@ class PointRegressor(L.LightningModule):
             )
         features = self.features(image)
         with torch.autocast(image.device.type, enabled=False):
-            return self.head(features.float())
+            xy_px: Tensor = self.head(features.float())
+        return xy_px
 
     def training_loss(self, image: Tensor, xy_px: Tensor) -> Tensor:
         """Return the loss to minimize: here the mean squared error over both axes, px²."""

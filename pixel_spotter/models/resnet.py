@@ -67,7 +67,7 @@ class ResNet18Regressor(PointRegressor):
         network.fc = nn.Identity()
         self.features = network
         self.head = head
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     @classmethod
     def rebuild(cls, hparams: Mapping[str, Any]) -> Self:
@@ -88,9 +88,12 @@ class GreyInput(nn.Module):
 
     def __init__(self, rgb: nn.Conv2d) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            2, rgb.out_channels, rgb.kernel_size, rgb.stride, rgb.padding, bias=False
-        )
+        shape: dict[str, Any] = {
+            "kernel_size": rgb.kernel_size,
+            "stride": rgb.stride,
+            "padding": rgb.padding,
+        }
+        self.conv = nn.Conv2d(2, rgb.out_channels, bias=False, **shape)
         mean, std = (
             torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD)
         )
@@ -101,7 +104,8 @@ class GreyInput(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the convolution of grey images (B, 1, H, W)."""
-        return self.conv(torch.cat([image, torch.ones_like(image)], dim=1))
+        maps: Tensor = self.conv(torch.cat([image, torch.ones_like(image)], dim=1))
+        return maps
 
 
 def _load_pretrained(network: nn.Module, weights: str) -> None:

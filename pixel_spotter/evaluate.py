@@ -1,0 +1,79 @@
+"""Measure a checkpoint: ``python -m pixel_spotter.evaluate checkpoint=PATH [data.split=...]``."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from pixel_spotter import plots, runs
+from pixel_spotter.checkpoints import load_model
+from pixel_spotter.commands import instantiate, run_command
+from pixel_spotter.data import PixelDataModule
+from pixel_spotter.errors import UserError
+from pixel_spotter.splits import seen_fraction
+
+
+def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
+    """Test a checkpoint and write its figures, predictions and error map.
+
+    Args:
+        cfg: the composed config, see ``conf/evaluate.yaml``.
+        run_dir: where to write ``metrics.json``, ``predictions.csv`` and ``error_map.png``.
+
+    Returns:
+        The content of ``metrics.json``.
+
+    Raises:
+        UserError: if the checkpoint cannot be used or the settings contradict each other.
+    """
+    path = Path(str(cfg.checkpoint))
+    model, trained_on = load_model(path)
+    settings = {**trained_on.hparams, **{k: v for k, v in cfg.data.items() if v is not None}}
+    try:
+        data = PixelDataModule(**settings)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    trainer: L.Trainer = instantiate(
+        cfg.trainer, logger=False, enable_checkpointing=False, use_distributed_sampler=False
+    )
+    trainer.test(model, data, verbose=False)
+
+    xy_pred, xy_true = (xy.cpu() for xy in model.predictions["test"].compute())
+    seen = seen_fraction(data.positions.test, trained_on.positions.train, data.size[1])
+    metrics = {
+        **runs.prefixed("test", model.figures["test"]),
+        "test/seen_in_training": seen,
+        "model": type(model).__name__,
+        "checkpoint": str(path),
+        "split": settings["split"],
+        "image_size": list(data.size),
+        "seed": settings["seed"],
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "precision": cfg.trainer.precision,
+        **runs.where_it_ran(trainer.strategy.root_device),
+    }
+    runs.write_predictions(run_dir, "test", xy_pred, xy_true)
+    title = f"{metrics['model']}, {metrics['split']} split: error by position"
+    error_map = plots.error_map(xy_pred, xy_true, data.size, title)
+    plots.save(error_map, run_dir / "error_map.png")
+    runs.write_metrics(run_dir, metrics)
+    return metrics
+
+
+def run(cfg: DictConfig) -> None:
+    """Evaluate in the folder that Hydra has chosen, and print the figures."""
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    metrics = evaluate(cfg, run_dir)
+    runs.print_figures(metrics)
+    print(f"Figures, predictions and error map: {run_dir}")
+
+
+def main() -> None:
+    """Run the command."""
+    run_command("evaluate", run, paths=("checkpoint",))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Find the point in image files.
+
+``python -m pixel_spotter.predict checkpoint=PATH images=FILE|FOLDER|GLOB [output=FILE.csv]``
+"""
+
+import csv
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from pixel_spotter.checkpoints import load_model
+from pixel_spotter.commands import pick_device, run_command
+from pixel_spotter.errors import UserError
+from pixel_spotter.files import write_text
+from pixel_spotter.images import UnreadableImageError, find_images, read_image
+from pixel_spotter.models.regression import PointRegressor
+
+Prediction = tuple[Path, float, float]
+"""A file and the x and y found in it, px."""
+
+
+def predict(
+    model: PointRegressor, files: Sequence[Path], batch_size: int, failures: dict[Path, str]
+) -> Iterator[Prediction]:
+    """Yield the prediction of each image file that can be read.
+
+    Args:
+        model: in eval mode, on the device to use.
+        files: image files of the model's size.
+        batch_size: images predicted at a time.
+        failures: takes up the files that cannot be read, each with its reason.
+    """
+    for start in range(0, len(files), batch_size):
+        readable: dict[Path, Tensor] = {}
+        for file in files[start : start + batch_size]:
+            try:
+                readable[file] = read_image(file, model.size)
+            except UnreadableImageError as error:
+                failures[file] = str(error)
+        if readable:
+            with torch.inference_mode():
+                xy_px = model(torch.stack(list(readable.values())).to(model.device))
+            for file, (x, y) in zip(readable, xy_px.tolist(), strict=True):
+                yield file, x, y
+
+
+def run(cfg: DictConfig) -> None:
+    """Predict what the config asks for; the files that failed are named, then end in an error."""
+    if cfg.batch_size < 1:
+        raise UserError(f"batch_size must be at least 1, got {cfg.batch_size}")
+    files = find_images(str(cfg.images))
+    model, _ = load_model(Path(str(cfg.checkpoint)))
+    model.to(pick_device(cfg.device))
+
+    failures: dict[Path, str] = {}
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["file", "x", "y"])
+    for file, x, y in predict(model, files, cfg.batch_size, failures):
+        writer.writerow([file, f"{x:.4f}", f"{y:.4f}"])
+
+    if cfg.output is None:
+        sys.stdout.write(table.getvalue())
+    else:
+        write_text(Path(str(cfg.output)), table.getvalue())
+    for file, reason in failures.items():
+        print(f"{file}: {reason}", file=sys.stderr)
+    if failures:
+        raise UserError(f"{len(failures)} of {len(files)} files could not be predicted")
+
+
+def main() -> None:
+    """Run the command."""
+    run_command("predict", run, paths=("checkpoint", "images", "output"))
+
+
+if __name__ == "__main__":
+    main()
