@@ -14,7 +14,7 @@ import torch
 from hydra.errors import HydraException, InstantiationException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from pixel_spotter.errors import UserError
 
@@ -45,14 +45,21 @@ def run_command(
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*`isinstance\\(treespec, LeafSpec\\)`.*")
+
+    def one_line(work: Callable[..., Any], *arguments: Any) -> None:
+        try:
+            work(*arguments)
+        except Exception as error:
+            message = user_message(error)
+            if message is None or full_error:
+                raise
+            sys.exit(f"error: {message}")
+
+    def job(cfg: DictConfig) -> None:
+        one_line(task, cfg)
+
     main = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)
-    try:
-        main(task)()
-    except Exception as error:
-        message = user_message(error)
-        if message is None or full_error:
-            raise
-        sys.exit(f"error: {message}")
+    one_line(main(job))
 
 
 def instantiate(config: DictConfig, **arguments: Any) -> Any:
@@ -88,10 +95,13 @@ def user_message(error: BaseException) -> str | None:
     """Return the line that tells a user what to put right, or None if the error is a bug."""
     if isinstance(error, torch.OutOfMemoryError):
         return "the device is out of memory; try a smaller data.batch_size"
-    if isinstance(error, OSError):
-        return f"{error.filename or 'a file'}: {error.strerror or error}"
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} is missing: add {error.full_key}=..."
     if isinstance(error, UserError | HydraException | OmegaConfBaseException):
         return _one_line(error)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}"
     return None
 
 
@@ -100,6 +110,7 @@ def _one_line(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
         text = f"{text}\n{str(error.__cause__).splitlines()[0]}"
+    text = text.partition("Config search path:")[0]
     lines = [line.strip() for line in text.splitlines()]
     kept = [line for line in lines if line and not line.startswith(("full_key:", "object_type="))]
     return " ".join(kept)

@@ -30,7 +30,7 @@ def as_size(image_size: int | Sequence[int]) -> Size:
     sides = [image_size] * 2 if isinstance(image_size, int) else list(image_size)
     if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
         raise ValueError(
-            f"image_size must be one whole number or [height, width] of at least 1, "
+            f"data.image_size must be one whole number or [height, width] of at least 1, "
             f"got {image_size!r}"
         )
     return sides[0], sides[1]

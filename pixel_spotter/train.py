@@ -1,6 +1,7 @@
 """Train one model, or a grid: ``python -m pixel_spotter.train model=cnn optim.lr=0.001``."""
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lightning.pytorch.callbacks import (
     LearningRateMonitor,
     ModelCheckpoint,
     Timer,
+    TQDMProgressBar,
 )
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -47,6 +49,7 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     Raises:
         UserError: if the config asks for something impossible, or the folder holds another run.
     """
+    check(cfg)
     runs.claim_run_folder(run_dir, cfg)
     if runs.is_finished(run_dir):
         log.info("already finished: %s", run_dir)
@@ -65,14 +68,11 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
         enable_version_counter=False,
     )
     callbacks: list[Callback] = [SeedEachEpoch(cfg.seed), timer, LearningRateMonitor("epoch")]
+    if cfg.trainer.enable_progress_bar:
+        callbacks.append(TQDMProgressBar(refresh_rate=10 if sys.stdout.isatty() else 10**6))
     if cfg.early_stopping.patience is not None:
         callbacks.append(instantiate(cfg.early_stopping, monitor=MONITORED))
     logger = TensorBoardLogger(run_dir, name="", version="", default_hp_metric=False)
-    if cfg.trainer.precision in ("16-true", "bf16-true"):
-        raise UserError(
-            f"trainer.precision={cfg.trainer.precision} would round coordinates; "
-            f"use {cfg.trainer.precision.removesuffix('true')}mixed"
-        )
     trainer: L.Trainer = instantiate(
         cfg.trainer,
         callbacks=[*callbacks, checkpoint],
@@ -82,8 +82,7 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     )
 
     last = run_dir / runs.LAST
-    if last.is_file():
-        log.info("continuing %s", run_dir)
+    log.info("%s %s in %s", "continuing" if last.is_file() else "training", model_name, run_dir)
     trainer.fit(model, data, ckpt_path=last if last.is_file() else None)
     best = run_dir / runs.BEST
     epochs, seconds = trainer.current_epoch, timer.time_elapsed("train")
@@ -109,6 +108,26 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     if trainer.is_global_zero:
         record(run_dir, logger, data, model, metrics)
     return metrics
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse settings that no constructor looks at before it is too late.
+
+    Raises:
+        UserError: if one is out of its range.
+    """
+    for key, value, least in (
+        ("seed", cfg.seed, 0),
+        ("trainer.max_epochs", cfg.trainer.max_epochs, 1),
+    ):
+        if type(value) is not int or not least <= value < 2**32:
+            raise UserError(f"{key} must be a whole number of at least {least}, got {value!r}")
+    precision = str(cfg.trainer.precision)
+    if precision in ("16-true", "bf16-true"):
+        raise UserError(
+            f"trainer.precision={precision} would round coordinates; "
+            f"use {precision.removesuffix('true')}mixed"
+        )
 
 
 def record(

@@ -121,7 +121,7 @@ class PointRegressor(L.LightningModule):
             if self.scheduler_factory is None:
                 return optimizer
             return [optimizer], [self.scheduler_factory(optimizer)]
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise UserError(f"optim or scheduler: {error}") from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
