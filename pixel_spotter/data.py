@@ -78,6 +78,10 @@ class PixelDataModule(L.LightningDataModule):
         shuffled = ShuffledBatches(
             len(self.positions.train), self.train_samples, self.batch_size, self.seed, *self._rank()
         )
+        if self.trainer:
+            # A continued run fetches its first batch before the Trainer names the epoch (and
+            # before current_epoch is right).
+            shuffled.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
         return self._loader(self.positions.train, shuffled)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
@@ -96,9 +100,13 @@ class PixelDataModule(L.LightningDataModule):
     def _loader(
         self, positions: Tensor, batches: Sampler[Tensor]
     ) -> DataLoader[tuple[Tensor, ...]]:
-        # batch_size=None: the sampler's whole batch of indices picks its rows in one operation.
         return DataLoader(
-            TensorDataset(positions), sampler=batches, batch_size=None, num_workers=self.num_workers
+            TensorDataset(positions),
+            sampler=batches,
+            batch_size=None,  # the sampler's whole batch of indices picks its rows in one operation
+            num_workers=self.num_workers,
+            # Without one of its own, a loader draws from the global stream, which dropout needs.
+            generator=generator(self.seed, "loader"),
         )
 
     def _in_order(self, positions: Tensor) -> "OrderedBatches":

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor
 
 from pixel_spotter.coordinates import Size
@@ -29,6 +30,9 @@ _STYLE: dict[Any, Any] = {
     "figure.dpi": 130,
     "figure.constrained_layout.use": True,
 }
+
+
+_PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -52,7 +56,8 @@ def error_map(xy_pred: Tensor, xy_true: Tensor, size: Size, title: str = "") -> 
         axes = figure.subplots()
         _draw_error_map(axes, xy_pred, xy_true, size)
         axes.set_title(title)
-        figure.colorbar(axes.images[0], ax=axes, label="error (px)", shrink=0.9)
+        bar = figure.colorbar(axes.images[0], ax=axes, label="error (px)", shrink=0.9)
+        bar.formatter = _PLAIN
     return figure
 
 
@@ -66,14 +71,17 @@ def error_maps(maps: Mapping[str, tuple[Tensor, Tensor, Size]], columns: int = 4
     with mpl.rc_context(_STYLE):
         columns = min(columns, len(maps))
         rows = -(-len(maps) // columns)
-        figure = Figure(figsize=(2.7 * columns + 0.9, 2.75 * rows))
+        figure = Figure(figsize=(2.2 * columns + 1.0, 2.75 * rows))
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes in grid.flat[len(maps) :]:
             axes.set_axis_off()
         for axes, (title, (xy_pred, xy_true, size)) in zip(grid.flat, maps.items(), strict=False):
             _draw_error_map(axes, xy_pred, xy_true, size)
-            axes.set_title(title, fontsize=8)
-        figure.colorbar(grid[0, 0].images[0], ax=grid, label="error (px)", shrink=0.8, aspect=30)
+            axes.set_title(title, fontsize=7.5)
+            axes.label_outer()
+        first = grid[0, 0].images[0]
+        bar = figure.colorbar(first, ax=grid, label="error (px)", shrink=0.8, aspect=30)
+        bar.formatter = _PLAIN
     return figure
 
 
@@ -154,7 +162,7 @@ def error_against_epochs(rows: Sequence[Mapping[str, Any]]) -> Figure:
         ticks = sorted({row["epochs"] for row in rows})
         axes.set_xscale("log", base=2)
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
-        axes.set_yscale("log")
+        _log_axis(axes, "y")
         axes.set_xlabel("epochs")
         axes.set_ylabel("mean error on test positions (px)")
         axes.grid(alpha=0.3, which="both")
@@ -186,11 +194,23 @@ def cost_against_error(rows: Sequence[Mapping[str, Any]]) -> Figure:
                     fontsize=6.5,
                     color="0.35",
                 )
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.margins(x=0.18, y=0.1)
+        _log_axis(axes, "x")
+        _log_axis(axes, "y")
+        axes.margins(x=0.2, y=0.1)
         axes.set_xlabel("training time (s)")
         axes.set_ylabel("mean error on test positions (px)")
         axes.grid(alpha=0.3, which="both")
         axes.legend(frameon=False)
     return figure
+
+
+def _log_axis(axes: Axes, which: str) -> None:
+    """Make an axis logarithmic, with plain numbers at 1, 2 and 5 times the powers of ten."""
+    if which == "x":
+        axes.set_xscale("log")
+    else:
+        axes.set_yscale("log")
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(_PLAIN)
+    axis.set_minor_formatter(NullFormatter())

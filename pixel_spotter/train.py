@@ -1,6 +1,7 @@
 """Train one model, or a grid: ``python -m pixel_spotter.train model=cnn optim.lr=0.001``."""
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import (
     Callback,
     LearningRateMonitor,
@@ -80,6 +82,10 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
         plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,
     )
+
+    cores = os.cpu_count() or 1
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
+        raise UserError(f"trainer.devices={trainer.num_devices}: this machine has {cores} cores")
 
     last = run_dir / runs.LAST
     log.info("%s %s in %s", "continuing" if last.is_file() else "training", model_name, run_dir)
