@@ -1,6 +1,7 @@
 """Positions in, batches of rendered images out."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import lightning as L
 import torch
@@ -81,7 +82,8 @@ class PixelDataModule(L.LightningDataModule):
         if self.trainer:
             # A continued run fetches its first batch before the Trainer names the epoch (and
             # before current_epoch is right).
-            shuffled.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
+            progress: Any = self.trainer.fit_loop.epoch_progress.current
+            shuffled.set_epoch(progress.processed)
         return self._loader(self.positions.train, shuffled)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:

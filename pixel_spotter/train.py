@@ -14,7 +14,6 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import (
     Callback,
     LearningRateMonitor,
-    ModelCheckpoint,
     Timer,
     TQDMProgressBar,
 )
@@ -23,13 +22,13 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from pixel_spotter import plots, runs
+from pixel_spotter.callbacks import BestAndLast, SeedEachEpoch
 from pixel_spotter.checkpoints import AtomicCheckpointIO
 from pixel_spotter.commands import instantiate, run_command, user_message
 from pixel_spotter.data import PixelDataModule
 from pixel_spotter.errors import UserError
 from pixel_spotter.files import write_text
 from pixel_spotter.models.regression import PointRegressor
-from pixel_spotter.randomness import derive_seed
 from pixel_spotter.rendering import render_pixels
 
 log = logging.getLogger(__name__)
@@ -61,14 +60,7 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     data: PixelDataModule = instantiate(cfg.data)
     model: PointRegressor = instantiate(cfg.model)
     timer = Timer()
-    checkpoint = ModelCheckpoint(
-        dirpath=run_dir / "checkpoints",
-        filename="best",
-        monitor=MONITORED,
-        save_last=True,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
+    best, last = run_dir / runs.BEST, run_dir / runs.LAST
     callbacks: list[Callback] = [SeedEachEpoch(cfg.seed), timer, LearningRateMonitor("epoch")]
     if cfg.trainer.enable_progress_bar:
         callbacks.append(TQDMProgressBar(refresh_rate=10 if sys.stdout.isatty() else 10**6))
@@ -77,7 +69,7 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     logger = TensorBoardLogger(run_dir, name="", version="", default_hp_metric=False)
     trainer: L.Trainer = instantiate(
         cfg.trainer,
-        callbacks=[*callbacks, checkpoint],
+        callbacks=[*callbacks, BestAndLast(best, last, MONITORED)],
         logger=logger,
         plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,
@@ -87,10 +79,8 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
         raise UserError(f"trainer.devices={trainer.num_devices}: this machine has {cores} cores")
 
-    last = run_dir / runs.LAST
     log.info("%s %s in %s", "continuing" if last.is_file() else "training", model_name, run_dir)
     trainer.fit(model, data, ckpt_path=last if last.is_file() else None)
-    best = run_dir / runs.BEST
     epochs, seconds = trainer.current_epoch, timer.time_elapsed("train")
     trainer.validate(model, data, ckpt_path=best, verbose=False)
     trainer.test(model, data, ckpt_path=best, verbose=False)
@@ -163,21 +153,6 @@ def record(
     )
     logger.finalize("success")
     runs.write_metrics(run_dir, metrics)
-
-
-class SeedEachEpoch(Callback):
-    """Restarts the global random stream with every epoch.
-
-    An epoch's dropout then follows from (seed, epoch), also in a run that was interrupted.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Seed the epoch."""
-        seed = derive_seed(self.seed, "epoch", trainer.current_epoch, trainer.global_rank)
-        torch.manual_seed(seed)
 
 
 def run(cfg: DictConfig) -> None:
