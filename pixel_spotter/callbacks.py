@@ -1,11 +1,13 @@
-"""What the Trainer does beside training."""
+"""What the Trainer does beside training: seeding, checkpoints, logs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from pixel_spotter.randomness import derive_seed
 
@@ -57,3 +59,16 @@ class BestAndLast(ModelCheckpoint):
             "last_model_path": self.last,
         }
         super().load_state_dict({**state_dict, **moved})
+
+
+class EpochLogger(TensorBoardLogger):
+    """Writes TensorBoard files straight into a run folder, with epochs on the horizontal axis."""
+
+    def __init__(self, run_dir: Path) -> None:
+        super().__init__(run_dir, name="", version="", default_hp_metric=False)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write what the Trainer logs, at its epoch instead of its step."""
+        values = dict(metrics)
+        epoch = values.pop("epoch", step)
+        super().log_metrics(values, None if epoch is None else int(epoch))

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from torch import Tensor
 
 from pixel_spotter.coordinates import Size
@@ -96,12 +96,14 @@ def _draw_error_map(axes: Axes, xy_pred: Tensor, xy_true: Tensor, size: Size) ->
     low, high = ERROR_RANGE_PX
     axes.set_facecolor("0.88")
     axes.imshow(mean.clip(low, high), norm=LogNorm(low, high), cmap="magma_r", aspect="equal")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_xlabel("x (px)")
     axes.set_ylabel("y (px)")
 
 
 def prediction_panel(
-    images: Tensor, xy_pred: Tensor, xy_true: Tensor, title: str = "", columns: int = 6
+    images: Tensor, xy_pred: Tensor, xy_true: Tensor, title: str = "", columns: int = 4
 ) -> Figure:
     """Draw predictions over their images.
 

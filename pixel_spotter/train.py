@@ -13,16 +13,14 @@ from hydra.types import RunMode
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import (
     Callback,
-    LearningRateMonitor,
     Timer,
     TQDMProgressBar,
 )
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from pixel_spotter import plots, runs
-from pixel_spotter.callbacks import BestAndLast, SeedEachEpoch
+from pixel_spotter.callbacks import BestAndLast, EpochLogger, SeedEachEpoch
 from pixel_spotter.checkpoints import AtomicCheckpointIO
 from pixel_spotter.commands import instantiate, run_command, user_message
 from pixel_spotter.data import PixelDataModule
@@ -61,12 +59,12 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     model: PointRegressor = instantiate(cfg.model)
     timer = Timer()
     best, last = run_dir / runs.BEST, run_dir / runs.LAST
-    callbacks: list[Callback] = [SeedEachEpoch(cfg.seed), timer, LearningRateMonitor("epoch")]
+    callbacks: list[Callback] = [SeedEachEpoch(cfg.seed), timer]
     if cfg.trainer.enable_progress_bar:
         callbacks.append(TQDMProgressBar(refresh_rate=10 if sys.stdout.isatty() else 10**6))
     if cfg.early_stopping.patience is not None:
         callbacks.append(instantiate(cfg.early_stopping, monitor=MONITORED))
-    logger = TensorBoardLogger(run_dir, name="", version="", default_hp_metric=False)
+    logger = EpochLogger(run_dir)
     trainer: L.Trainer = instantiate(
         cfg.trainer,
         callbacks=[*callbacks, BestAndLast(best, last, MONITORED)],
@@ -128,7 +126,7 @@ def check(cfg: DictConfig) -> None:
 
 def record(
     run_dir: Path,
-    logger: TensorBoardLogger,
+    logger: EpochLogger,
     data: PixelDataModule,
     model: PointRegressor,
     metrics: dict[str, Any],
@@ -139,17 +137,16 @@ def record(
 
     writer = logger.experiment
     title = f"{metrics['model']}, {metrics['split']} split"
-    few = torch.unique(torch.linspace(0, len(xy_true) - 1, 18).long())
+    few = torch.unique(torch.linspace(0, len(xy_true) - 1, 12).long())
     images = render_pixels(xy_true[few].long(), data.size)
     panel = plots.prediction_panel(images, xy_pred[few], xy_true[few], f"{title}: test positions")
     error_map = plots.error_map(xy_pred, xy_true, data.size, f"{title}: error by position")
     writer.add_image("test/predictions", plots.as_tensor(panel), metrics["epochs"])
     writer.add_image("test/error_map", plots.as_tensor(error_map), metrics["epochs"])
     hparams = {key: metrics[key] for key in ("model", "split", "seed", "lr", "epochs")}
-    final = ("mean_error_px", "median_error_px", "p95_error_px", "hit_rate", "within_1px")
     logger.log_hyperparams(
         hparams | {"batch_size": data.batch_size, "train_samples": data.train_samples},
-        {f"final/{name}": metrics[f"test/{name}"] for name in final},
+        {name: value for name, value in metrics.items() if name.startswith("test/")},
     )
     logger.finalize("success")
     runs.write_metrics(run_dir, metrics)

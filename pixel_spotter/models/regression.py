@@ -6,6 +6,7 @@ from typing import Any, Self
 import lightning as L
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -88,29 +89,38 @@ class PointRegressor(L.LightningModule):
         self.log("train/loss", loss, on_epoch=True, on_step=False, batch_size=len(xy_px))
         return loss
 
+    def on_train_epoch_start(self) -> None:
+        """Log the epoch's learning rate."""
+        optimizer: Any = self.optimizers()
+        self.log("lr", optimizer.param_groups[0]["lr"])
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the predictions of the epoch before."""
+        self.predictions["val"].reset()
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect a batch's predictions."""
         self._collect(batch, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        """Sum up the validation positions, and log how they go while training."""
+        self._sum_up("val")
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            for name, value in self.figures["val"].items():
+                shown = name in ("mean_error_px", "hit_rate")
+                self.log(f"val/{name}", float(value), prog_bar=shown, sync_dist=True)
+
+    def on_test_epoch_start(self) -> None:
+        """Forget the predictions of the epoch before."""
+        self.predictions["test"].reset()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect a batch's predictions."""
         self._collect(batch, "test")
 
-    def on_validation_epoch_start(self) -> None:
-        """Forget the epoch before."""
-        self.predictions["val"].reset()
-
-    def on_test_epoch_start(self) -> None:
-        """Forget the epoch before."""
-        self.predictions["test"].reset()
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the figures of the validation positions."""
-        self._log_figures("val")
-
     def on_test_epoch_end(self) -> None:
-        """Log the figures of the test positions."""
-        self._log_figures("test")
+        """Sum up the test positions."""
+        self._sum_up("test")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimizer and the scheduler that the run was composed with."""
@@ -132,8 +142,8 @@ class PointRegressor(L.LightningModule):
         image, xy_px = batch
         self.predictions[split].update(self(image), xy_px)
 
-    def _log_figures(self, split: str) -> None:
-        """Log an epoch's figures, and keep them in ``figures`` and what they sum up."""
+    def _sum_up(self, split: str) -> None:
+        """Keep an epoch's figures in ``figures``."""
         xy_pred, xy_true = self.predictions[split].to(self.device).compute()
         if not xy_pred.isfinite().all():
             raise UserError(
@@ -141,9 +151,6 @@ class PointRegressor(L.LightningModule):
                 f"{self.current_epoch + 1} epochs; try a smaller optim.lr"
             )
         self.figures[split] = point_metrics(xy_pred, xy_true)
-        shown = ("mean_error_px", "hit_rate")
-        for name, value in self.figures[split].items():
-            self.log(f"{split}/{name}", float(value), prog_bar=name in shown, sync_dist=True)
 
 
 class LinearHead(nn.Module):
