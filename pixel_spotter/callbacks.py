@@ -72,3 +72,7 @@ class EpochLogger(TensorBoardLogger):
         values = dict(metrics)
         epoch = values.pop("epoch", step)
         super().log_metrics(values, None if epoch is None else int(epoch))
+
+    def save(self) -> None:
+        """Write what is pending; the settings are in ``.hydra/`` already."""
+        self.experiment.flush()

@@ -16,11 +16,11 @@ from pixel_spotter.splits import seen_fraction
 
 
 def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
-    """Test a checkpoint and write its figures, predictions and error map.
+    """Test a checkpoint and write its figures, predictions and pictures.
 
     Args:
         cfg: the composed config, see ``conf/evaluate.yaml``.
-        run_dir: where to write ``metrics.json``, ``predictions.csv`` and ``error_map.png``.
+        run_dir: where to write ``metrics.json``, ``predictions.csv`` and the pictures.
 
     Returns:
         The content of ``metrics.json``.
@@ -55,9 +55,9 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         **runs.where_it_ran(trainer.strategy.root_device),
     }
     runs.write_predictions(run_dir, "test", xy_pred, xy_true)
-    title = f"{metrics['model']}, {metrics['split']} split: error by position"
-    error_map = plots.error_map(xy_pred, xy_true, data.size, title)
-    plots.save(error_map, run_dir / "error_map.png")
+    title = f"{metrics['model']}, {metrics['split']} split"
+    for name, figure in plots.run_pictures(xy_pred, xy_true, data.size, title).items():
+        plots.save(figure, run_dir / f"{name}.png")
     runs.write_metrics(run_dir, metrics)
     return metrics
 
@@ -67,7 +67,7 @@ def run(cfg: DictConfig) -> None:
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     metrics = evaluate(cfg, run_dir)
     runs.print_figures(metrics)
-    print(f"Figures, predictions and error map: {run_dir}")
+    print(f"Figures, predictions and pictures: {run_dir}")
 
 
 def main() -> None:

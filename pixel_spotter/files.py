@@ -22,6 +22,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say whose it is
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

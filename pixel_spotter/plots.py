@@ -17,6 +17,7 @@ from torch import Tensor
 from pixel_spotter.coordinates import Size
 from pixel_spotter.files import atomic_write
 from pixel_spotter.metrics import errors_px
+from pixel_spotter.rendering import render_pixels
 
 ERROR_RANGE_PX = (0.01, 30.0)
 """The colours of every error map span the same range, so that maps compare."""
@@ -100,6 +101,25 @@ def _draw_error_map(axes: Axes, xy_pred: Tensor, xy_true: Tensor, size: Size) ->
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_xlabel("x (px)")
     axes.set_ylabel("y (px)")
+
+
+def run_pictures(xy_pred: Tensor, xy_true: Tensor, size: Size, title: str) -> dict[str, Figure]:
+    """Draw what every tested model shows: ``predictions`` over images, and the ``error_map``.
+
+    Args:
+        xy_pred: predicted xy_px, (N, 2).
+        xy_true: true xy_px, integer positions, (N, 2).
+        size: height and width of the images, px.
+        title: what stands above, before each picture's own words.
+    """
+    few = torch.unique(torch.linspace(0, len(xy_true) - 1, 12).long())
+    images = render_pixels(xy_true[few].long(), size)
+    return {
+        "predictions": prediction_panel(
+            images, xy_pred[few], xy_true[few], f"{title}: test positions"
+        ),
+        "error_map": error_map(xy_pred, xy_true, size, f"{title}: error by position"),
+    }
 
 
 def prediction_panel(

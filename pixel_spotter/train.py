@@ -7,15 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import (
-    Callback,
-    Timer,
-    TQDMProgressBar,
-)
+from lightning.pytorch.callbacks import Callback, Timer, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
@@ -27,7 +22,6 @@ from pixel_spotter.data import PixelDataModule
 from pixel_spotter.errors import UserError
 from pixel_spotter.files import write_text
 from pixel_spotter.models.regression import PointRegressor
-from pixel_spotter.rendering import render_pixels
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +71,8 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
         raise UserError(f"trainer.devices={trainer.num_devices}: this machine has {cores} cores")
 
-    log.info("%s %s in %s", "continuing" if last.is_file() else "training", model_name, run_dir)
+    doing = "continuing" if last.is_file() else "training"
+    log.info("%s %s in %s (name=%s continues it)", doing, model_name, run_dir, cfg.name)
     trainer.fit(model, data, ckpt_path=last if last.is_file() else None)
     epochs, seconds = trainer.current_epoch, timer.time_elapsed("train")
     trainer.validate(model, data, ckpt_path=best, verbose=False)
@@ -137,12 +132,8 @@ def record(
 
     writer = logger.experiment
     title = f"{metrics['model']}, {metrics['split']} split"
-    few = torch.unique(torch.linspace(0, len(xy_true) - 1, 12).long())
-    images = render_pixels(xy_true[few].long(), data.size)
-    panel = plots.prediction_panel(images, xy_pred[few], xy_true[few], f"{title}: test positions")
-    error_map = plots.error_map(xy_pred, xy_true, data.size, f"{title}: error by position")
-    writer.add_image("test/predictions", plots.as_tensor(panel), metrics["epochs"])
-    writer.add_image("test/error_map", plots.as_tensor(error_map), metrics["epochs"])
+    for name, figure in plots.run_pictures(xy_pred, xy_true, data.size, title).items():
+        writer.add_image(f"test/{name}", plots.as_tensor(figure), metrics["epochs"])
     hparams = {key: metrics[key] for key in ("model", "split", "seed", "lr", "epochs")}
     logger.log_hyperparams(
         hparams | {"batch_size": data.batch_size, "train_samples": data.train_samples},
