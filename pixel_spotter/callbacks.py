@@ -27,36 +27,33 @@ class SeedEachEpoch(Callback):
         torch.manual_seed(seed)
 
 
-class BestAndLast(ModelCheckpoint):
-    """Keeps two checkpoints, replaced every epoch: ``best.ckpt`` and ``last.ckpt``.
+class KeptCheckpoint(ModelCheckpoint):
+    """One checkpoint file, replaced at the end of an epoch.
 
     Args:
-        best: path of the checkpoint with the smallest monitored value.
-        last: path, in the same folder, of the checkpoint to continue from.
-        monitor: name of the logged value that tells which is best.
+        path: the file.
+        monitor: the logged value whose smallest so far the file belongs to; without one, it is
+            replaced every epoch.
     """
 
-    def __init__(self, best: Path, last: Path, monitor: str) -> None:
+    def __init__(self, path: Path, monitor: str | None = None) -> None:
         super().__init__(
-            dirpath=best.parent,
-            filename=best.stem,
+            dirpath=path.parent,
+            filename=path.stem,
             monitor=monitor,
-            save_last=True,
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )
-        self.CHECKPOINT_NAME_LAST = last.stem
-        self.best = str(best.absolute())
-        self.last = str(last.absolute())
+        self.path = str(path.absolute())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the best so far, wherever the run folder has been moved to meanwhile."""
+        score = state_dict["best_model_score"]
         moved = {
             "dirpath": self.dirpath,
-            "best_model_path": self.best,
-            "kth_best_model_path": self.best,
-            "best_k_models": {self.best: state_dict["best_model_score"]},
-            "last_model_path": self.last,
+            "best_model_path": self.path,
+            "kth_best_model_path": self.path,
+            "best_k_models": {} if score is None else {self.path: score},
         }
         super().load_state_dict({**state_dict, **moved})
 

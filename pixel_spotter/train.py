@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from pixel_spotter import plots, runs
-from pixel_spotter.callbacks import BestAndLast, EpochLogger, SeedEachEpoch
+from pixel_spotter.callbacks import EpochLogger, KeptCheckpoint, SeedEachEpoch
 from pixel_spotter.checkpoints import AtomicCheckpointIO
 from pixel_spotter.commands import instantiate, run_command, user_message
 from pixel_spotter.data import PixelDataModule
@@ -61,7 +61,8 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     logger = EpochLogger(run_dir)
     trainer: L.Trainer = instantiate(
         cfg.trainer,
-        callbacks=[*callbacks, BestAndLast(best, last, MONITORED)],
+        # last is written after best, and so knows of it
+        callbacks=[*callbacks, KeptCheckpoint(best, MONITORED), KeptCheckpoint(last)],
         logger=logger,
         plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,
