@@ -1,0 +1,59 @@
+"""Runs commands, a JSON line each on stdin, in forks of one process that has imported everything.
+
+A command then takes the time of its work, not the seconds of its imports, and still is a process
+with its own exit status and streams.
+"""
+
+import gc
+import importlib
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+import traceback
+from typing import Any
+
+import pixel_spotter.evaluate
+import pixel_spotter.predict
+import pixel_spotter.train  # noqa: F401
+
+
+def run(job: dict[str, Any]) -> int:
+    """Run a command as ``python -m`` does and return its exit status."""
+    module = importlib.import_module(f"pixel_spotter.{job['command']}")
+    sys.argv = [str(module.__file__), *job["arguments"]]
+    try:
+        module.main()
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+gc.collect()
+gc.freeze()  # memory that no garbage collector touches is not copied by the forks
+for line in sys.stdin:
+    job = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(150)
+        os.chdir(job["cwd"])
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for stream, path in ((1, job["stdout"]), (2, job["stderr"])):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+        if job["fsize"] is not None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (job["fsize"], job["fsize"]))
+        code = run(job)
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # tearing down the copied interpreter would take seconds
+    _, status = os.waitpid(child, 0)
+    print(os.waitstatus_to_exitcode(status), flush=True)

@@ -1,0 +1,213 @@
+"""What the tests share: tiny configs, a tiny trained run, and commands that start fast."""
+
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+import pytest
+import torch
+from hypothesis import settings
+from omegaconf import DictConfig
+from torchvision.models import resnet18
+
+from pixel_spotter.commands import CONF_DIR
+from pixel_spotter.train import train
+
+ROOT = Path(__file__).parents[1]
+
+settings.register_profile("tests", deadline=None, max_examples=40, database=None)
+settings.load_profile("tests")
+
+CPU = ["trainer=cpu", "trainer.enable_progress_bar=false"]
+TINY = [
+    *CPU,
+    "trainer.max_epochs=2",
+    "data.image_size=16",
+    "data.train_samples=64",
+    "data.batch_size=16",
+    "model.channels=[4,8]",
+    "model.hidden=[16]",
+    "optim.lr=0.01",
+]
+"""A run of half a second."""
+
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def compose(overrides: Sequence[str] = (), command: str = "train") -> DictConfig:
+    """Compose a command's config as its command line would."""
+    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return hydra.compose(command, list(overrides))
+
+
+def choices(group: str) -> list[str]:
+    """List the choices of a config group."""
+    return sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml"))
+
+
+def figures(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Pick what must be the same for the same run: everything but times and machines."""
+    return {
+        key: value
+        for key, value in metrics.items()
+        if key.startswith(("val/", "test/")) or key in ("epochs", "parameters", "lr", "seed")
+    }
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read strictly valid JSON: Python's reader would let NaN and Infinity pass."""
+
+    def refuse(constant: str) -> NoReturn:
+        raise AssertionError(f"{path} holds {constant}, which is not JSON")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hermetic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep every test out of the checkout, the user's caches and the network."""
+
+    def no_network(*args: Any, **kwargs: Any) -> NoReturn:
+        raise urllib.error.URLError("no network in tests")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch_home")))
+        # One thread here and in what is started from here: the same figures, to the last bit.
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setattr(torch.hub, "urlopen", no_network)
+        patch.setattr("urllib.request.urlopen", no_network)
+        patch.chdir(tmp_path_factory.mktemp("cwd"))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        yield
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def fake_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state dict in torchvision's ResNet18 layout, not trained on anything."""
+    path = tmp_path_factory.mktemp("weights") / "resnet18.pth"
+    torch.manual_seed(7)
+    torch.save(resnet18().state_dict(), path)
+    return path
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder with what made it."""
+
+    folder: Path
+    cfg: DictConfig
+    metrics: dict[str, Any]
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "checkpoints/best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "checkpoints/last.ckpt"
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run. Not to be written to: copy it first."""
+    folder = tmp_path_factory.mktemp("tiny") / "run"
+    cfg = compose(TINY)
+    return Run(folder, cfg, train(cfg, folder, "cnn"))
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    def error(self) -> str:
+        """Return the one line in which the command ended, having checked that it is one."""
+        assert self.code != 0, f"the command succeeded:\n{self.stdout}"
+        assert "Traceback" not in self.stdout + self.stderr, self.stderr
+        lines = self.stderr.strip().splitlines()
+        assert lines, "nothing on stderr"
+        assert lines[-1].startswith("error: "), self.stderr
+        assert sum(line.startswith("error: ") for line in lines) == 1, self.stderr
+        return lines[-1].removeprefix("error: ")
+
+
+class CommandServer:
+    """Runs commands in forks of one process that has imported everything."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("command_server.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.default_cwd = scratch
+
+    def __call__(
+        self, command: str, *arguments: str, cwd: Path | None = None, fsize: int | None = None
+    ) -> Finished:
+        """Run ``python -m pixel_spotter.COMMAND ARGUMENTS``.
+
+        Args:
+            command: train, evaluate or predict.
+            arguments: its command line.
+            cwd: where to run it.
+            fsize: bytes after which no file may grow, as on a full disk.
+        """
+        job = {
+            "command": command,
+            "arguments": arguments,
+            "cwd": str(cwd or self.scratch),
+            "fsize": fsize,
+            "stdout": str(self.scratch / "stdout"),
+            "stderr": str(self.scratch / "stderr"),
+        }
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        code = int(self.process.stdout.readline())
+        out, err = (Path(job[name]).read_text() for name in ("stdout", "stderr"))  # type: ignore[arg-type]
+        return Finished(code, out, err)
+
+
+@pytest.fixture(scope="session")
+def run_command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandServer]:
+    server = CommandServer(tmp_path_factory.mktemp("commands"))
+    yield server
+    assert server.process.stdin
+    server.process.stdin.close()
+    server.process.wait(timeout=60)
+
+
+def start(command: str, *arguments: str, cwd: Path, **options: Any) -> subprocess.Popen[str]:
+    """Start a command as its user does, in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", f"pixel_spotter.{command}", *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout_s: float = 200) -> Finished:
+    """Wait for a started command."""
+    stdout, stderr = process.communicate(timeout=timeout_s)
+    return Finished(process.returncode, stdout, stderr)

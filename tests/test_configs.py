@@ -1,0 +1,144 @@
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from conftest import CPU, choices, compose
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+
+from pixel_spotter.commands import CONF_DIR, instantiate
+from pixel_spotter.data import PixelDataModule
+from pixel_spotter.models.regression import PointRegressor
+
+GROUPS = ("data", "model", "optim", "scheduler", "trainer")
+
+
+def parameters(target: str) -> set[str]:
+    """Name a constructor's arguments."""
+    signature = inspect.signature(get_class(target).__init__)
+    return {
+        name
+        for name, parameter in signature.parameters.items()
+        if name != "self" and parameter.kind is not parameter.VAR_KEYWORD
+    }
+
+
+def keys(cfg: DictConfig) -> set[str]:
+    return {str(key) for key in cfg} - {"_target_", "_partial_"}
+
+
+def without_download(overrides: list[str], fake_weights: Path) -> DictConfig:
+    cfg = compose(overrides)
+    if cfg.model.get("weights") is not None:
+        cfg = compose([*overrides, f"model.weights={fake_weights}"])
+    return cfg
+
+
+def check_all_is_made(cfg: DictConfig) -> tuple[PixelDataModule, PointRegressor]:
+    data, model = instantiate(cfg.data), instantiate(cfg.model)
+    assert isinstance(data, PixelDataModule)
+    assert isinstance(model, PointRegressor)
+    assert model.size == data.size
+    (optimizer,), (scheduler,) = model.configure_optimizers()
+    assert optimizer.param_groups[0]["initial_lr"] == cfg.optim.lr
+    assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
+    return data, model
+
+
+@pytest.mark.parametrize(
+    "choice", [f"{group}={choice}" for group in GROUPS for choice in choices(group)]
+)
+def test_every_choice_of_every_group(choice: str, fake_weights: Path) -> None:
+    group = choice.partition("=")[0]
+    cfg = without_download([*(CPU if group != "trainer" else []), choice], fake_weights)
+    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    check_all_is_made(cfg)
+    if choice != "trainer=gpu" or torch.cuda.is_available():
+        trainer = instantiate(cfg.trainer, logger=False, enable_checkpointing=False)
+        assert isinstance(trainer, L.Trainer)
+
+
+@pytest.mark.parametrize("model", choices("model"))
+@pytest.mark.parametrize("experiment", choices("experiment"))
+def test_every_experiment_with_every_model(experiment: str, model: str, fake_weights: Path) -> None:
+    cfg = without_download([*CPU, f"experiment={experiment}", f"model={model}"], fake_weights)
+    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    check_all_is_made(cfg)
+
+
+@pytest.mark.parametrize("model", ["cnn", "resnet18", "resnet18_scratch"])
+def test_the_blogs_protocol(model: str) -> None:
+    cfg = compose(["experiment=blog", f"model={model}"])
+    assert (cfg.data.split, cfg.data.train_samples, cfg.data.image_size) == ("iid", 2500, 50)
+    assert cfg.model.scale_output is False
+    assert cfg.scheduler._target_.endswith("ConstantLR")
+    assert cfg.name == "blog"
+    if model == "cnn":
+        assert cfg.model.dropout == 0.5
+
+
+def test_every_experiment_adjusts_only_models_that_exist() -> None:
+    experiments, models = choices("experiment"), choices("model")
+    known = {f"{experiment}_{model}" for experiment in experiments for model in models}
+    assert {*choices("model_for")} <= known
+
+
+@pytest.mark.parametrize(
+    "choice", [f"{group}={choice}" for group in ("data", "model") for choice in choices(group)]
+)
+def test_keys_are_the_constructors_arguments(choice: str) -> None:
+    cfg = compose([choice])[choice.partition("=")[0]]
+    assert keys(cfg) == parameters(cfg._target_)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [f"{g}={choice}" for g in ("optim", "scheduler", "trainer") for choice in choices(g)],
+)
+def test_keys_are_among_the_constructors_arguments(choice: str) -> None:
+    cfg = compose([choice])[choice.partition("=")[0]]
+    assert keys(cfg) <= parameters(cfg._target_)
+
+
+def test_early_stopping_takes_its_keys() -> None:
+    cfg = compose().early_stopping
+    assert keys(cfg) <= parameters(cfg._target_)
+
+
+def test_evaluate_and_predict_compose() -> None:
+    cfg = compose([], "evaluate")
+    assert OmegaConf.missing_keys(cfg) == {"checkpoint"}
+    assert keys(cfg.data) <= parameters("pixel_spotter.data.PixelDataModule")
+    assert all(value is None for value in cfg.data.values())
+    assert OmegaConf.missing_keys(compose([], "predict")) == {"checkpoint", "images"}
+
+
+def test_values_are_written_once() -> None:
+    changed = compose(["data.image_size=[20,30]", "seed=7", "optim.lr=0.5", "trainer.max_epochs=3"])
+    assert changed.model.image_size == [20, 30]
+    assert changed.data.seed == 7
+    assert changed.model.optimizer.lr == 0.5
+    assert changed.model.scheduler.T_max == 3
+
+
+def leaves(cfg: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in cfg.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def test_every_target_is_there() -> None:
+    found = 0
+    for file in CONF_DIR.rglob("*.yaml"):
+        content = OmegaConf.to_container(OmegaConf.load(file))
+        for key, value in leaves(content):
+            if key.endswith("_target_"):
+                assert isinstance(get_class(value), Callable)  # type: ignore[arg-type]
+                found += 1
+    assert found >= 8

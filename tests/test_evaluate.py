@@ -1,0 +1,98 @@
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import CPU, CommandServer, Run, compose, figures, read_json
+from PIL import Image
+
+from pixel_spotter.checkpoints import load_model
+from pixel_spotter.data import PixelDataModule
+from pixel_spotter.errors import UserError
+from pixel_spotter.evaluate import evaluate
+
+
+def evaluated(run: Run, folder: Path, *overrides: str) -> dict[str, float]:
+    cfg = compose([*CPU, f"checkpoint={run.best}", *overrides], "evaluate")
+    return evaluate(cfg, folder)
+
+
+def test_the_figures_of_the_run_again(tiny_run: Run, tmp_path: Path) -> None:
+    metrics = evaluated(tiny_run, tmp_path / "out")
+    assert metrics == read_json(tmp_path / "out/metrics.json")
+    expected = {k: v for k, v in figures(tiny_run.metrics).items() if k.startswith("test/")}
+    assert {key: metrics[key] for key in expected} == expected
+    for key in ("split", "seed", "parameters", "image_size"):
+        assert metrics[key] == tiny_run.metrics[key]
+    one, other = ((f / "predictions.csv").read_text() for f in (tmp_path / "out", tiny_run.folder))
+    assert one == other
+    with Image.open(tmp_path / "out/error_map.png") as image:
+        image.load()
+
+
+def test_the_batch_size_changes_no_figure(tiny_run: Run, tmp_path: Path) -> None:
+    one, other = (
+        evaluated(tiny_run, tmp_path / size, f"data.batch_size={size}") for size in ("7", "64")
+    )
+    for key in (key for key in one if key.startswith("test/")):
+        assert one[key] == pytest.approx(other[key], abs=1e-4), key
+    for key in ("hit_rate", "within_1px", "count"):
+        assert one[f"test/{key}"] == other[f"test/{key}"]
+
+
+def test_positions_seen_in_training_are_counted(tiny_run: Run, tmp_path: Path) -> None:
+    metrics = evaluated(tiny_run, tmp_path, "data.split=quadrant")
+    trained = {tuple(xy) for xy in load_model(tiny_run.best)[1].positions.train.tolist()}
+    tested = [(x, y) for x in range(8, 16) for y in range(8, 16)]
+    seen = sum(xy in trained for xy in tested) / len(tested)
+    assert 0.5 < seen < 0.9
+    assert metrics["test/seen_in_training"] == pytest.approx(seen)
+    assert metrics["test/count"] == 64
+    rows = (tmp_path / "predictions.csv").read_text().splitlines()[1:]
+    assert {tuple(map(int, row.split(",")[1:3])) for row in rows} == {*tested}
+
+
+def test_figures_recomputed_by_hand(tiny_run: Run, tmp_path: Path) -> None:
+    metrics = evaluated(tiny_run, tmp_path, "data.split=border")
+    model, _ = load_model(tiny_run.best)
+    errors = []
+    for x in range(16):
+        for y in range(16):
+            if x in (0, 15) or y in (0, 15):
+                image = torch.zeros(1, 1, 16, 16)
+                image[0, 0, y, x] = 1
+                with torch.no_grad():
+                    ((x_pred, y_pred),) = model(image).tolist()
+                errors.append(math.hypot(x_pred - x, y_pred - y))
+    assert metrics["test/count"] == len(errors) == 60
+    assert metrics["test/mean_error_px"] == pytest.approx(sum(errors) / 60, abs=1e-4)
+    assert metrics["test/max_error_px"] == pytest.approx(max(errors), abs=1e-4)
+
+
+def test_the_seed_and_the_rest_come_from_the_checkpoint(tiny_run: Run, tmp_path: Path) -> None:
+    metrics = evaluated(tiny_run, tmp_path, "data.test_fraction=0.5")
+    expected = PixelDataModule(image_size=16, test_fraction=0.5, train_samples=64, seed=0)
+    assert metrics["test/count"] == len(expected.positions.test) == 128
+    rows = (tmp_path / "predictions.csv").read_text().splitlines()[1:]
+    tested = [[int(v) for v in row.split(",")[1:3]] for row in rows]
+    assert tested == expected.positions.test.tolist()
+
+
+def test_settings_that_contradict_each_other(tiny_run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no position for train"):
+        evaluated(tiny_run, tmp_path / "out", "data.test_fraction=0.95")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("checkpoint", ["best.ckpt", "my best, ever=1.ckpt"])
+def test_the_command(
+    checkpoint: str, tiny_run: Run, run_command: CommandServer, tmp_path: Path
+) -> None:
+    (tmp_path / checkpoint).write_bytes(tiny_run.best.read_bytes())
+    arguments = [f"checkpoint={checkpoint}", *CPU, "name=mine", "data.split=quadrant"]
+    ended = run_command("evaluate", *arguments, cwd=tmp_path)
+    assert ended.code == 0, ended.stderr
+    metrics = read_json(tmp_path / "outputs/evaluations/mine/metrics.json")
+    assert f"{metrics['test/mean_error_px']:.3f} px" in ended.stdout
+    assert f"{metrics['test/seen_in_training']:.0%} of them seen in training" in ended.stdout
+    assert metrics["checkpoint"] == checkpoint

@@ -1,0 +1,179 @@
+import csv
+from pathlib import Path
+
+import pytest
+from conftest import CPU, TINY, CommandServer, Finished, compose, figures, finish, read_json, start
+from omegaconf import OmegaConf
+from PIL import Image
+
+from pixel_spotter.train import train
+
+GRID = [
+    *TINY,
+    "data.split=uniform,iid,quadrant",
+    "data.val_fraction=0.78",
+    "data.test_fraction=0.1",
+]
+"""With so many positions for val, a quadrant held out leaves none for training."""
+
+PLOTS = ("error_against_epochs.png", "cost_against_error.png", "error_maps.png")
+
+
+class Grid:
+    """A grid of three cells, one of them impossible, run twice."""
+
+    def __init__(self, cwd: Path) -> None:
+        self.cwd = cwd
+        self.folder = cwd / "outputs/sweeps/three"
+        self.first = self.run()
+        self.stamps_before = self.stamps()
+        self.files = {path.name: path.read_bytes() for path in self.folder.glob("comparison.*")}
+
+    def run(self) -> Finished:
+        return finish(start("train", "--multirun", *GRID, "name=three", cwd=self.cwd))
+
+    def stamps(self) -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in self.folder.glob("*/metrics.json")}
+
+    def cell(self, split: str) -> Path:
+        (folder,) = self.folder.glob(f"*data.split={split},*")
+        return folder
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Grid:
+    return Grid(tmp_path_factory.mktemp("grid"))
+
+
+def test_one_folder_a_cell_named_after_its_overrides(grid: Grid) -> None:
+    cells = [path for path in grid.folder.iterdir() if path.is_dir()]
+    assert len(cells) == 3
+    for cell in cells:
+        assert "optim.lr=0.01" in cell.name
+        assert "name=" not in cell.name
+        assert "enable_progress_bar" not in cell.name
+    assert OmegaConf.load(grid.cell("iid") / ".hydra/config.yaml").data.split == "iid"
+
+
+def test_a_failed_cell_ends_the_grid_in_an_error(grid: Grid) -> None:
+    assert grid.first.code != 0
+    assert "Traceback" not in grid.first.stderr
+    assert "error: 1 cells failed" in grid.first.stderr
+    assert "the quadrant split of 16x16 px leaves no position for train" in grid.first.stderr
+    assert not (grid.cell("quadrant") / "metrics.json").exists()
+
+
+def test_the_other_cells_are_finished(grid: Grid) -> None:
+    for split in ("uniform", "iid"):
+        assert read_json(grid.cell(split) / "metrics.json")["split"] == split
+
+
+@pytest.mark.parametrize("split", ["uniform", "iid"])
+def test_a_cell_equals_the_run_alone(split: str, grid: Grid, tmp_path: Path) -> None:
+    overrides = [word for word in GRID if not word.startswith("data.split")]
+    alone = train(compose([*overrides, f"data.split={split}"]), tmp_path / "alone", "cnn")
+    in_grid = read_json(grid.cell(split) / "metrics.json")
+    assert figures(in_grid) == figures(alone)
+    assert (in_grid["model"], in_grid["threads"]) == ("cnn", alone["threads"])
+
+
+def test_the_table_for_machines(grid: Grid) -> None:
+    with (grid.folder / "comparison.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2
+    errors = [float(row["test/mean_error_px"]) for row in rows]
+    assert errors == sorted(errors)
+    for row in rows:
+        metrics = read_json(grid.cell(row["split"]) / "metrics.json")
+        assert row["cell"] == grid.cell(row["split"]).name
+        for key, value in metrics.items():
+            if isinstance(value, float):
+                assert float(row[key]) == value, key
+
+
+def test_the_table_for_people(grid: Grid) -> None:
+    text = (grid.folder / "comparison.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| data.")]
+    assert len(rows) == 2
+    titles, cells = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (next(line for line in text.splitlines() if line.startswith("| cell")), rows[0])
+    )
+    best = dict(zip(titles, cells, strict=True))
+    metrics = read_json(grid.cell(best["split"]) / "metrics.json")
+    assert best["mean error (px)"] == f"{metrics['test/mean_error_px']:.3f}"
+    assert best["parameters"] == f"{metrics['parameters']:,}"
+    assert "## Failed: 1" in text
+    assert "leaves no position for train" in text
+    assert grid.cell("quadrant").name in text
+    for plot in PLOTS:
+        assert plot in text
+
+
+def test_seen_and_unseen_are_told_apart(grid: Grid) -> None:
+    text = (grid.folder / "comparison.md").read_text()
+    seen = read_json(grid.cell("iid") / "metrics.json")["test/seen_in_training"]
+    assert 0 < seen < 1
+    assert read_json(grid.cell("uniform") / "metrics.json")["test/seen_in_training"] == 0
+    assert "1 of 2 cells were tested on positions of which" in text
+    assert f"{100 * seen:.0f}%" in text
+    rows = {split: line for line in text.splitlines() for split in ("iid", "uniform")
+            if line.startswith("| data.") and f"data.split={split}," in line}  # fmt: skip
+    assert f"| {seen:.0%} |" in rows["iid"]
+    assert "| 0% |" in rows["uniform"]
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_the_plots_are_pictures(plot: str, grid: Grid) -> None:
+    with Image.open(grid.folder / plot) as image:
+        image.load()
+        assert min(image.size) > 300
+        assert len(image.convert("RGB").getcolors(10**6) or []) > 20
+
+
+def test_run_again_finished_cells_are_skipped(grid: Grid) -> None:
+    again = grid.run()
+    assert again.code != 0
+    assert "1 cells failed" in again.stderr
+    assert grid.stamps() == grid.stamps_before
+    for name, content in grid.files.items():
+        assert (grid.folder / name).read_bytes() == content
+
+
+def test_a_mistake_in_a_grid_ends_in_one_line(run_command: CommandServer, tmp_path: Path) -> None:
+    ended = run_command("train", "--multirun", *TINY, "model=cnn,transformer", cwd=tmp_path)
+    assert ended.code != 0
+    assert "Traceback" not in ended.stderr + ended.stdout
+
+
+def test_an_experiment_is_narrowed_on_the_command_line(
+    run_command: CommandServer, tmp_path: Path
+) -> None:
+    narrow = ["model=cnn", "optim.lr=0.01", "trainer.max_epochs=1,2", "model.channels=[4,8]"]
+    small = ["data.image_size=16", "data.train_samples=64", "data.batch_size=32"]
+    ended = run_command("train", "experiment=blog", *CPU, *narrow, *small, cwd=tmp_path)
+    assert ended.code == 0, ended.stderr
+    folder = tmp_path / "outputs/sweeps/blog"
+    cells = [read_json(path) for path in folder.glob("*/metrics.json")]
+    assert sorted(cell["epochs"] for cell in cells) == [1, 2]
+    assert {cell["split"] for cell in cells} == {"iid"}
+    assert {path.name for path in folder.glob("*.*")} >= {"comparison.csv", "comparison.md", *PLOTS}
+    assert "All cells were tested on positions" in (folder / "comparison.md").read_text()
+
+
+def test_many_overrides_make_no_impossible_folder_name(
+    run_command: CommandServer, tmp_path: Path
+) -> None:
+    many = [
+        "data.val_fraction=0.1234567",
+        "data.test_fraction=0.1234567",
+        "early_stopping.patience=100",
+        "early_stopping.min_delta=0.0001",
+        "model.dropout=0.123456789",
+        "model.scale_output=false",
+        "trainer.log_every_n_steps=50",
+        "trainer.precision=32-true",
+    ]
+    ended = run_command("train", "--multirun", *TINY, *many, "seed=0,1", "name=x", cwd=tmp_path)
+    assert ended.code == 0, ended.stderr
+    assert len([*(tmp_path / "outputs/sweeps/x").glob("*/metrics.json")]) == 2

@@ -1,0 +1,178 @@
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import CommandServer, Run
+from PIL import Image
+from test_images import png_header
+
+from pixel_spotter.checkpoints import load_model
+from pixel_spotter.coordinates import all_positions
+from pixel_spotter.predict import predict
+from pixel_spotter.rendering import render_pixels
+
+SIZE = (16, 16)
+
+
+def write_pixel(path: Path, x: int, y: int) -> None:
+    """Write the image that a user would make: white is 255."""
+    pixels = np.zeros(SIZE, dtype=np.uint8)
+    pixels[y, x] = 255
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def table(text: str) -> dict[str, tuple[float, float]]:
+    reader = csv.DictReader(io.StringIO(text))
+    assert reader.fieldnames == ["file", "x", "y"]
+    return {row["file"]: (float(row["x"]), float(row["y"])) for row in reader}
+
+
+@torch.no_grad()
+def expected(run: Run, *points: tuple[int, int]) -> list[tuple[float, float]]:
+    model, _ = load_model(run.best)
+    xy_px = model(render_pixels(torch.tensor(points), SIZE))
+    return [(x, y) for x, y in xy_px.tolist()]
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 256])
+def test_files_are_predicted_as_rendered_images_are(
+    batch_size: int, tiny_run: Run, tmp_path: Path
+) -> None:
+    points = [(x, y) for x, y in all_positions(SIZE)[::13].tolist()]
+    files = [tmp_path / f"{x:02}_{y:02}.png" for x, y in points]
+    for file, point in zip(files, points, strict=True):
+        write_pixel(file, *point)
+    model, _ = load_model(tiny_run.best)
+    failures: dict[Path, str] = {}
+    rows = list(predict(model, files, batch_size, failures))
+    assert failures == {}
+    assert [file for file, _, _ in rows] == files
+    found = torch.tensor([(x, y) for _, x, y in rows])
+    assert len(found) == 20
+    torch.testing.assert_close(found, torch.tensor(expected(tiny_run, *points)), atol=1e-4, rtol=0)
+    assert found.std(0).min() > 0.01, "predictions that do not depend on the image show nothing"
+
+
+def test_a_folder_to_standard_output(
+    run_command: CommandServer, tiny_run: Run, tmp_path: Path
+) -> None:
+    names = {"plain.png": (3, 4), "two words, a=b.png": (15, 0), "it's.png": (0, 15)}
+    names |= {'"quoted".png': (8, 8), "[1]{2}$x.png": (1, 2), "back\\slash.png": (5, 6)}
+    for name, point in names.items():
+        write_pixel(tmp_path / "images" / name, *point)
+    ended = run_command("predict", f"checkpoint={tiny_run.best}", "images=images", cwd=tmp_path)
+    assert ended.code == 0, ended.stderr
+    rows = table(ended.stdout)
+    assert rows.keys() == {f"images/{name}" for name in names}
+    for (name, _), xy in zip(names.items(), expected(tiny_run, *names.values()), strict=True):
+        assert rows[f"images/{name}"] == pytest.approx(xy, abs=1e-3)
+    assert {path.name for path in tmp_path.iterdir()} == {"images"}, "it left something behind"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plain.png",
+        "two words, a=b.png",
+        "it's.png",
+        "'quoted'.png",
+        '"quoted".png',
+        "${x}.png",
+        "back\\slash.png",
+        "trailing\\",
+        "q\\'x.png",
+        "1e3",
+        "#1.png",
+        "ünïcode.png",
+        " leading.png",
+    ],
+)
+def test_one_file_whatever_its_name(
+    name: str, run_command: CommandServer, tiny_run: Run, tmp_path: Path
+) -> None:
+    write_pixel(tmp_path / "pixel.png", 3, 4)
+    (tmp_path / "pixel.png").rename(tmp_path / name)
+    ended = run_command("predict", f"checkpoint={tiny_run.best}", f"images={name}", cwd=tmp_path)
+    assert ended.code == 0, ended.stderr
+    (xy,) = expected(tiny_run, (3, 4))
+    assert table(ended.stdout) == {name: pytest.approx(xy, abs=1e-3)}
+
+
+def test_a_pattern_into_a_file(run_command: CommandServer, tiny_run: Run, tmp_path: Path) -> None:
+    for name in ("a1.png", "a2.png", "b1.png"):
+        write_pixel(tmp_path / name, 3, 4)
+    output = "new folder/x, y=1.csv"
+    ended = run_command(
+        "predict", f"checkpoint={tiny_run.best}", "images=a*.png", f"output={output}", cwd=tmp_path
+    )
+    assert ended.code == 0, ended.stderr
+    assert ended.stdout == ""
+    assert table((tmp_path / output).read_text()).keys() == {"a1.png", "a2.png"}
+
+
+@pytest.mark.parametrize("checkpoint", ["my best, ever=1.ckpt", "it's [1].ckpt"])
+def test_a_checkpoint_whatever_its_name(
+    checkpoint: str, run_command: CommandServer, tiny_run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / checkpoint).write_bytes(tiny_run.best.read_bytes())
+    write_pixel(tmp_path / "a.png", 3, 4)
+    ended = run_command("predict", f"checkpoint={checkpoint}", "images=a.png", cwd=tmp_path)
+    assert ended.code == 0, ended.stderr
+
+
+def test_bad_files_are_named_and_the_others_predicted(
+    run_command: CommandServer, tiny_run: Run, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    write_pixel(images / "a good.png", 3, 4)
+    write_pixel(images / "z good.png", 9, 2)
+    (images / "text.png").write_text("no image")
+    Image.new("L", (20, 10)).save(images / "other size.png")
+    (images / "absurd.png").write_bytes(png_header(100_000, 100_000))
+    noise = np.random.default_rng(0).integers(0, 256, SIZE, dtype=np.uint8)
+    Image.fromarray(noise).save(images / "cut.png")
+    cut = (images / "cut.png").read_bytes()
+    (images / "cut.png").write_bytes(cut[: len(cut) // 2])
+
+    ended = run_command(
+        "predict", f"checkpoint={tiny_run.best}", "images=images", "output=out.csv", cwd=tmp_path
+    )
+    assert ended.code == 1
+    assert ended.error() == "4 of 6 files could not be predicted"
+    *reasons, _ = ended.stderr.strip().splitlines()
+    told = dict(line.split(": ", 1) for line in reasons)
+    assert told["images/text.png"] == "is not an image of a known format"
+    assert "10x20" in told["images/other size.png"]
+    assert told["images/absurd.png"] == "is absurdly large"
+    assert told.keys() == {f"images/{n}.png" for n in ("text", "other size", "absurd", "cut")}
+    rows = table((tmp_path / "out.csv").read_text())
+    for name, xy in zip(
+        ("a good.png", "z good.png"), expected(tiny_run, (3, 4), (9, 2)), strict=True
+    ):
+        assert rows.pop(f"images/{name}") == pytest.approx(xy, abs=1e-3)
+    assert not rows
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["images=missing"], "images=missing names no image file"),
+        (["images=a.png", "batch_size=0"], "batch_size"),
+        (["images=a.png", "batch_size=many"], "batch_size"),
+        (["images=a.png", "device=tpu9"], "device=tpu9"),
+        (["images=a.png", "device=meta"], "device=meta"),
+        (["images=a.png", "output=a.png/x.csv"], "a.png"),
+        (["images=a.png", "output=."], "."),
+        ([], "images is missing"),
+    ],
+)
+def test_mistakes(
+    arguments: list[str], says: str, run_command: CommandServer, tiny_run: Run, tmp_path: Path
+) -> None:
+    write_pixel(tmp_path / "a.png", 3, 4)
+    ended = run_command("predict", f"checkpoint={tiny_run.best}", *arguments, cwd=tmp_path)
+    assert says in ended.error()

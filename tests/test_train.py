@@ -1,0 +1,477 @@
+import csv
+import math
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import GPU, TINY, Run, compose, figures, finish, read_json, start
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+from pixel_spotter import checkpoints
+from pixel_spotter.checkpoints import AtomicCheckpointIO
+from pixel_spotter.errors import UserError
+from pixel_spotter.metrics import point_metrics
+from pixel_spotter.train import SeedEachEpoch, train
+
+FIGURES = [
+    *("mean_error_px", "median_error_px", "p95_error_px", "max_error_px", "mse_px2", "rmse_px"),
+    *("hit_rate", "within_1px", "bias_x_px", "bias_y_px", "count"),
+]
+OTHERS = [
+    *("test/seen_in_training", "model", "split", "seed", "epochs", "lr", "parameters"),
+    *("train_seconds", "train_images_per_second", "device", "precision", "versions"),
+]
+
+
+def run_with(folder: Path, *overrides: str) -> Run:
+    cfg = compose([*TINY, *overrides])
+    return Run(folder, cfg, train(cfg, folder, "cnn"))
+
+
+def events(folder: Path) -> list[EventAccumulator]:
+    files = sorted(folder.glob("**/events.out.tfevents.*"))
+    assert files
+    return [EventAccumulator(str(file)).Reload() for file in files]
+
+
+def scalars(folder: Path, tag: str) -> list[float]:
+    return [
+        event.value
+        for accumulator in events(folder)
+        if tag in accumulator.Tags()["scalars"]
+        for event in accumulator.Scalars(tag)
+    ]
+
+
+class TestRunFolder:
+    """What one tiny run leaves behind."""
+
+    def test_all_figures_are_there_and_are_json(self, tiny_run: Run) -> None:
+        written = read_json(tiny_run.folder / "metrics.json")
+        assert written == tiny_run.metrics
+        wanted = {f"{split}/{name}" for split in ("val", "test") for name in FIGURES} | {*OTHERS}
+        assert wanted <= written.keys()
+        for key in wanted:
+            assert not isinstance(written[key], float) or math.isfinite(written[key])
+        assert {"python", "torch", "lightning", "pixel_spotter"} <= written["versions"].keys()
+
+    def test_they_say_what_ran(self, tiny_run: Run) -> None:
+        metrics = tiny_run.metrics
+        assert metrics["model"] == "cnn"
+        assert metrics["split"] == "uniform"
+        assert (metrics["seed"], metrics["epochs"], metrics["lr"]) == (0, 2, 0.01)
+        assert (metrics["val/count"], metrics["test/count"]) == (26, 52)
+        assert metrics["test/seen_in_training"] == 0
+        assert metrics["device"] == "cpu"
+        assert metrics["precision"] == "32-true"
+        convolutions = 10 * 4 + (9 * 4 + 1) * 8
+        assert metrics["parameters"] == convolutions + (8 * 4 * 4 + 1) * 16 + 17 * 2
+        rate = 2 * 64 / metrics["train_seconds"]
+        assert metrics["train_images_per_second"] == pytest.approx(rate, rel=0.02)
+
+    def test_predictions_agree_with_the_figures(self, tiny_run: Run) -> None:
+        with (tiny_run.folder / "predictions.csv").open(newline="") as file:
+            reader = csv.DictReader(file)
+            assert reader.fieldnames == ["split", "x_true", "y_true", "x_pred", "y_pred"]
+            rows = list(reader)
+        assert {row["split"] for row in rows} == {"test"}
+        true, pred = (
+            torch.tensor([[float(row[f"{axis}_{which}"]) for axis in "xy"] for row in rows])
+            for which in ("true", "pred")
+        )
+        assert torch.equal(true, true.round())
+        assert len({*map(tuple, true.tolist())}) == len(rows) == 52
+        for name, value in point_metrics(pred, true).items():
+            assert tiny_run.metrics[f"test/{name}"] == pytest.approx(value, abs=2e-4), name
+
+    def test_the_config_is_the_one_composed(self, tiny_run: Run) -> None:
+        written = OmegaConf.load(tiny_run.folder / ".hydra/config.yaml")
+        assert OmegaConf.to_container(written) == OmegaConf.to_container(compose(TINY))
+
+    def test_the_figures_are_the_best_checkpoints(self, tiny_run: Run) -> None:
+        by_epoch = scalars(tiny_run.folder, "val/mean_error_px")
+        assert tiny_run.metrics["val/mean_error_px"] == pytest.approx(min(by_epoch[:2]), rel=1e-6)
+
+    def test_the_dashboard_has_scalars(self, tiny_run: Run) -> None:
+        folder = tiny_run.folder
+        assert len(scalars(folder, "train/loss")) == 2
+        for name in FIGURES:
+            assert len(scalars(folder, f"val/{name}")) >= 2, name
+        assert scalars(folder, "test/mean_error_px") == [
+            pytest.approx(tiny_run.metrics["test/mean_error_px"], rel=1e-6)
+        ]
+
+    def test_the_dashboard_has_the_cosine_schedule(self, tiny_run: Run) -> None:
+        (tag,) = {
+            tag
+            for accumulator in events(tiny_run.folder)
+            for tag in accumulator.Tags()["scalars"]
+            if tag.startswith("lr")
+        }
+        assert scalars(tiny_run.folder, tag) == pytest.approx([0.01, 0.005])
+
+    def test_the_dashboard_has_pictures(self, tiny_run: Run) -> None:
+        tags = {tag for one in events(tiny_run.folder) for tag in one.Tags()["images"]}
+        assert {"test/predictions", "test/error_map"} <= tags
+        (image,) = [
+            one.Images("test/error_map")[0]
+            for one in events(tiny_run.folder)
+            if "test/error_map" in one.Tags()["images"]
+        ]
+        assert image.width > 300
+        assert image.height > 300
+
+    def test_the_dashboard_has_hparams_with_results(self, tiny_run: Run) -> None:
+        contents = {}
+        for one in events(tiny_run.folder):
+            if "_hparams_/experiment" in one.summary_metadata:
+                contents |= one.PluginTagToContent("hparams")
+        started = HParamsPluginData.FromString(contents["_hparams_/session_start_info"])
+        hparams = started.session_start_info.hparams
+        assert hparams["model"].string_value == "cnn"
+        assert hparams["lr"].number_value == 0.01
+        assert hparams["batch_size"].number_value == 16
+        experiment = HParamsPluginData.FromString(contents["_hparams_/experiment"]).experiment
+        results = {info.name.tag for info in experiment.metric_infos}
+        assert any(tag.endswith("mean_error_px") for tag in results)
+        for tag in results:
+            assert scalars(tiny_run.folder, tag)[-1] == pytest.approx(
+                tiny_run.metrics["test/" + tag.partition("/")[2]], rel=1e-6
+            )
+
+    def test_nothing_else_is_left(self, tiny_run: Run) -> None:
+        files = {
+            str(path.relative_to(tiny_run.folder))
+            for path in tiny_run.folder.rglob("*")
+            if path.is_file() and "tfevents" not in path.name
+        }
+        assert files - {"hparams.yaml"} == {
+            ".hydra/config.yaml",
+            "checkpoints/best.ckpt",
+            "checkpoints/last.ckpt",
+            "metrics.json",
+            "predictions.csv",
+        }
+
+
+def test_the_same_seed_gives_the_same_figures(tiny_run: Run, tmp_path: Path) -> None:
+    torch.manual_seed(99)
+    again = run_with(tmp_path / "again")
+    assert figures(again.metrics) == figures(tiny_run.metrics)
+    one, other = ((run.folder / "predictions.csv").read_bytes() for run in (again, tiny_run))
+    assert one == other
+
+
+def test_another_seed_gives_other_figures(tiny_run: Run, tmp_path: Path) -> None:
+    other = run_with(tmp_path / "other", "seed=1")
+    assert other.metrics["test/mean_error_px"] != tiny_run.metrics["test/mean_error_px"]
+
+
+def test_workers_change_no_figure(tiny_run: Run, tmp_path: Path) -> None:
+    other = run_with(tmp_path / "workers", "data.num_workers=2")
+    assert figures(other.metrics) == figures(tiny_run.metrics)
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    run = run_with(tmp_path / "run", "trainer.max_epochs=15", "data.train_samples=256")
+    by_epoch = scalars(run.folder, "val/mean_error_px")
+    assert run.metrics["test/mean_error_px"] < 1.5 < by_epoch[0]
+
+
+def test_a_constant_schedule_is_constant(tmp_path: Path) -> None:
+    run = run_with(tmp_path / "run", "scheduler=constant", "trainer.max_epochs=3")
+    tags = {t for one in events(run.folder) for t in one.Tags()["scalars"] if t.startswith("lr")}
+    assert scalars(run.folder, tags.pop()) == pytest.approx([0.01] * 3)
+
+
+@pytest.fixture
+def copied_run(tiny_run: Run, tmp_path: Path) -> Run:
+    """A finished run that a test may change."""
+    shutil.copytree(tiny_run.folder, tmp_path / "run")
+    return Run(tmp_path / "run", tiny_run.cfg, tiny_run.metrics)
+
+
+def contents(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes())
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_finished_run_is_returned_as_it_is(copied_run: Run) -> None:
+    before = contents(copied_run.folder)
+    assert train(copied_run.cfg, copied_run.folder, "cnn") == copied_run.metrics
+    assert contents(copied_run.folder) == before
+
+
+def test_settings_that_change_no_figure_may_change(copied_run: Run) -> None:
+    before = contents(copied_run.folder)
+    free = ["name=other", "data.num_workers=1", "trainer.enable_progress_bar=true"]
+    cfg = compose([*TINY, *free])
+    assert train(cfg, copied_run.folder, "cnn") == copied_run.metrics
+    assert contents(copied_run.folder) == before
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("optim.lr=0.5", "optim.lr"),
+        ("model.dropout=0.5", "model.dropout"),
+        ("seed=4", "seed"),
+        ("data.split=iid", "data.split"),
+        ("trainer.max_epochs=9", "trainer.max_epochs"),
+        ("model.channels=[4,9]", "model.channels"),
+    ],
+)
+def test_a_folder_with_another_run_is_refused(
+    finished: bool, override: str, key: str, copied_run: Run
+) -> None:
+    if not finished:
+        (copied_run.folder / "metrics.json").unlink()
+    before = contents(copied_run.folder)
+    with pytest.raises(UserError, match="another name") as caught:
+        train(compose([*TINY, override]), copied_run.folder, "cnn")
+    assert key in str(caught.value)
+    assert contents(copied_run.folder) == before
+
+
+def test_damaged_figures_are_told(copied_run: Run) -> None:
+    (copied_run.folder / "metrics.json").write_text('{"epochs": 2,')
+    with pytest.raises(UserError, match=r"metrics\.json is damaged"):
+        train(copied_run.cfg, copied_run.folder, "cnn")
+
+
+def test_early_stopping_stops(tmp_path: Path) -> None:
+    stopping = ["early_stopping.patience=1", "early_stopping.min_delta=1000"]
+    run = run_with(tmp_path / "run", *stopping, "trainer.max_epochs=9")
+    assert run.metrics["epochs"] == 2
+    assert len(scalars(run.folder, "train/loss")) == 2
+
+    (run.folder / "metrics.json").unlink()  # as if killed after its last epoch
+    again = train(run.cfg, run.folder, "cnn")
+    assert figures(again) == figures(run.metrics)
+
+
+def test_a_run_killed_after_training_gives_the_same_figures(copied_run: Run) -> None:
+    (copied_run.folder / "metrics.json").unlink()
+    again = train(copied_run.cfg, copied_run.folder, "cnn")
+    assert figures(again) == figures(copied_run.metrics)
+    assert again["train_seconds"] == pytest.approx(copied_run.metrics["train_seconds"], rel=0.5)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_precisions_that_round_coordinates_are_refused(precision: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"{precision} would round .* use \w+-mixed"):
+        run_with(tmp_path / "run", f"trainer.precision={precision}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_mixed_precision(tiny_run: Run, tmp_path: Path) -> None:
+    mixed = run_with(tmp_path / "run", "trainer.precision=bf16-mixed").metrics
+    assert mixed["precision"] == "bf16-mixed"
+    assert all(math.isfinite(mixed[f"test/{name}"]) for name in FIGURES)
+    assert mixed["test/mean_error_px"] != tiny_run.metrics["test/mean_error_px"]
+    assert mixed["test/mean_error_px"] == pytest.approx(
+        tiny_run.metrics["test/mean_error_px"], rel=0.2
+    )
+
+
+def test_a_diverging_run_leaves_no_figures(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="diverged"):
+        run_with(tmp_path / "run", "optim.lr=1e30", "scheduler=constant")
+    assert not (tmp_path / "run/metrics.json").exists()
+    assert not (tmp_path / "run/predictions.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("seed=-1", "seed"),
+        ("seed=1.5", "seed"),
+        ("seed=4294967296", "seed"),
+        ("trainer.max_epochs=0", "trainer.max_epochs"),
+        ("trainer.max_epochs=-1", "trainer.max_epochs"),
+        ("optim.lr=-1", "learning rate"),
+        ("data.train_samples=0", "data.train_samples"),
+    ],
+)
+def test_impossible_settings(override: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=says):
+        run_with(tmp_path / "run", override)
+    assert not (tmp_path / "run/metrics.json").exists()
+
+
+INTERRUPTED = [
+    *TINY,
+    "trainer.max_epochs=4",
+    "model.dropout=0.5",
+    "early_stopping.patience=50",
+    "data.batch_size=8",
+]
+"""Everything that an interruption could upset: dropout, a schedule, early stopping, Adam."""
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    cfg = compose(INTERRUPTED)
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    return Run(folder, cfg, train(cfg, folder, "cnn"))
+
+
+class PowerCutError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("moment", ["epoch 1", "epoch 3", "best", "last", "record"])
+def test_a_crash_anywhere_changes_no_figure(
+    moment: str, uninterrupted: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, seed = AtomicCheckpointIO.save_checkpoint, SeedEachEpoch.on_train_epoch_start
+    saved = []
+
+    def cut_while_saving(self: Any, content: Any, path: Any, storage_options: Any = None) -> None:
+        """After the second best, before its last; or while writing the second last."""
+        saved.append(Path(path).stem)
+        if moment == "last" and saved.count("last") == 2:
+            raise PowerCutError
+        save(self, content, path, storage_options)
+        if moment == "best" and saved.count("best") == 2:
+            raise PowerCutError
+
+    def cut_at_epoch(self: Any, trainer: Any, model: Any) -> None:
+        if moment == f"epoch {trainer.current_epoch}":
+            raise PowerCutError
+        seed(self, trainer, model)
+
+    def cut_at_the_end(*args: Any) -> None:
+        raise PowerCutError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AtomicCheckpointIO, "save_checkpoint", cut_while_saving)
+        patch.setattr(SeedEachEpoch, "on_train_epoch_start", cut_at_epoch)
+        if moment == "record":
+            patch.setattr("pixel_spotter.train.record", cut_at_the_end)
+        with pytest.raises(PowerCutError):
+            train(uninterrupted.cfg, tmp_path / "run", "cnn")
+    assert not (tmp_path / "run/metrics.json").exists()
+    folder = tmp_path / "run"
+    if moment == "best":  # a run folder may also be moved before it is continued
+        folder = folder.rename(tmp_path / "moved")
+    again = train(uninterrupted.cfg, folder, "cnn")
+    assert figures(again) == figures(uninterrupted.metrics)
+
+
+def test_a_moved_run_goes_on_from_its_best(uninterrupted: Run, tmp_path: Path) -> None:
+    """Trained to its end, then moved: its best must not be forgotten, nor looked for there."""
+    shutil.copytree(uninterrupted.folder, tmp_path / "moved")
+    (tmp_path / "moved/metrics.json").unlink()
+    again = train(uninterrupted.cfg, tmp_path / "moved", "cnn")
+    assert figures(again) == figures(uninterrupted.metrics)
+
+
+def wait_for(condition: Any, process: Any, timeout_s: float = 120) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert process.poll() is None, (
+            "it ended before it could be killed: " + process.stderr.read()
+        )
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def kill(process: Any) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+SLOW_EPOCHS = [*INTERRUPTED, "data.batch_size=1", "data.train_samples=100", "name=victim"]
+
+
+def test_a_killed_process_resumes_to_the_same_figures(tmp_path: Path) -> None:
+    cfg = compose(SLOW_EPOCHS)
+    reference = train(cfg, tmp_path / "reference", "cnn")
+    folder = tmp_path / "outputs/runs/victim"
+    last = folder / "checkpoints/last.ckpt"
+
+    process = start("train", *SLOW_EPOCHS, cwd=tmp_path)
+    wait_for(last.is_file, process)
+    first = last.stat().st_mtime_ns
+    wait_for(lambda: last.stat().st_mtime_ns != first, process)
+    kill(process)
+    assert not (folder / "metrics.json").exists()
+    assert torch.load(last, weights_only=True)["epoch"] >= 1
+
+    ended = finish(start("train", *SLOW_EPOCHS, cwd=tmp_path))
+    assert ended.code == 0, ended.stderr
+    assert "continuing" in ended.stdout + (folder / "train.log").read_text()
+    assert figures(read_json(folder / "metrics.json")) == figures(reference)
+    assert len(scalars(folder, "train/loss")) <= 5, "it did not resume but start again"
+
+
+@pytest.mark.slow
+def test_killed_again_and_again(tmp_path: Path) -> None:
+    long = [*SLOW_EPOCHS, "trainer.max_epochs=12"]
+    reference = train(compose(long), tmp_path / "reference", "cnn")
+    folder = tmp_path / "outputs/runs/victim"
+    waits_s = torch.rand(5, generator=torch.Generator().manual_seed(0)) * 2
+    kills = 0
+    for wait_s in waits_s.tolist():
+        process = start("train", *long, cwd=tmp_path)
+        logs = len([*folder.glob("events.*")])
+        wait_for(lambda before=logs: len([*folder.glob("events.*")]) > before, process)
+        time.sleep(wait_s)
+        if process.poll() is not None:
+            break
+        kill(process)
+        kills += 1
+        leftovers = {path.name for path in folder.rglob("*.ckpt") if path.name[0] != "."}
+        assert leftovers <= {"best.ckpt", "last.ckpt"}
+        for name in leftovers:
+            checkpoints.load_model(folder / "checkpoints" / name)
+    assert kills >= 2
+    ended = finish(start("train", *long, cwd=tmp_path))
+    assert ended.code == 0, ended.stderr
+    assert figures(read_json(folder / "metrics.json")) == figures(reference)
+
+
+@pytest.mark.slow
+def test_two_processes_test_every_position_once(tmp_path: Path) -> None:
+    two = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu", "name=two"]
+    odd = ["data.batch_size=7", "data.image_size=15"]
+    ended = finish(start("train", *TINY, *two, *odd, cwd=tmp_path))
+    assert ended.code == 0, ended.stderr
+    assert [path.name for path in (tmp_path / "outputs/runs").iterdir()] == ["two"]
+    folder = tmp_path / "outputs/runs/two"
+    metrics = read_json(folder / "metrics.json")
+    assert metrics["val/count"] == math.ceil(0.1 * 225)
+    assert metrics["test/count"] == math.ceil(0.2 * 225)
+    rows = (folder / "predictions.csv").read_text().splitlines()[1:]
+    assert len({tuple(row.split(",")[1:3]) for row in rows}) == len(rows) == 45
+
+
+@pytest.mark.slow
+def test_two_processes_without_a_name_share_a_folder(tmp_path: Path) -> None:
+    two = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
+    ended = finish(start("train", *TINY, *two, cwd=tmp_path))
+    assert ended.code == 0, ended.stderr
+    (folder,) = (tmp_path / "outputs/runs").iterdir()
+    assert read_json(folder / "metrics.json")["test/count"] == 52
+
+
+@pytest.mark.gpu
+@GPU
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_on_a_gpu_the_same_seed_gives_the_same_figures(precision: str, tmp_path: Path) -> None:
+    settings = ["trainer=gpu", f"trainer.precision={precision}"]
+    one, other = (run_with(tmp_path / name, *settings).metrics for name in ("one", "other"))
+    assert "cpu" not in one["device"]
+    assert figures(one) == figures(other)
