@@ -8,9 +8,10 @@ import torch
 from conftest import TINY, Run, compose
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pixel_spotter import checkpoints
+from pixel_spotter import checkpoints, runs
 from pixel_spotter.callbacks import SeedEachEpoch
 from pixel_spotter.metrics import point_metrics
+from pixel_spotter.rendering import render_pixels
 from pixel_spotter.train import train
 
 
@@ -41,6 +42,16 @@ def test_best_is_the_best_epoch_and_last_the_last(
     assert metrics["epochs"] == 4
     assert checkpoints.read(tmp_path / "checkpoints/best.ckpt")["epoch"] == 1
     assert checkpoints.read(tmp_path / "checkpoints/last.ckpt")["epoch"] == 3
+
+    xy_pred, xy_true = runs.read_predictions(tmp_path)
+    images = render_pixels(xy_true.long(), (16, 16))
+    with torch.no_grad():
+        best, last = (
+            checkpoints.load_model(tmp_path / f"checkpoints/{name}.ckpt")[0](images)
+            for name in ("best", "last")
+        )
+    torch.testing.assert_close(xy_pred, best, atol=1e-4, rtol=0)
+    assert (xy_pred - last).abs().max() > 0.01, "the figures must be of the best, not the last"
 
 
 def test_epochs_are_on_the_dashboards_axis(tiny_run: Run) -> None:

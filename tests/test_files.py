@@ -21,6 +21,16 @@ def test_nothing_is_under_the_name_before_all_is_written(tmp_path: Path) -> None
     assert path.read_text() == "half"
 
 
+def test_a_reader_of_the_old_file_goes_on_reading_it(tmp_path: Path) -> None:
+    """Renaming replaces the file; writing into it would mix old and new."""
+    path = tmp_path / "figures.json"
+    write_text(path, "old and whole")
+    with path.open() as reader:
+        write_text(path, "new")
+        assert reader.read() == "old and whole"
+    assert path.read_text() == "new"
+
+
 def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     path.write_text("old")

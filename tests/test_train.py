@@ -366,7 +366,20 @@ def test_a_crash_anywhere_changes_no_figure(
     folder = tmp_path / "run"
     if moment == "best":  # a run folder may also be moved before it is continued
         folder = folder.rename(tmp_path / "moved")
-    again = train(uninterrupted.cfg, folder, "cnn")
+    trained: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            SeedEachEpoch,
+            "on_train_epoch_start",
+            lambda self, trainer, model: (
+                trained.append(trainer.current_epoch),
+                seed(self, trainer, model),
+            ),
+        )
+        done = checkpoints.read(folder / "checkpoints/last.ckpt")["epoch"] + 1
+        again = train(uninterrupted.cfg, folder, "cnn")
+    assert done >= 1
+    assert trained == list(range(done, 4)), "it did not go on from where it was"
     assert figures(again) == figures(uninterrupted.metrics)
 
 
