@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from pixel_spotter.randomness import derive_seed
@@ -25,6 +25,15 @@ class SeedEachEpoch(Callback):
         """Seed the epoch."""
         seed = derive_seed(self.seed, "epoch", trainer.current_epoch, trainer.global_rank)
         torch.manual_seed(seed)
+
+
+class StopEarly(EarlyStopping):
+    """Stops a run without progress, and a continued one that had stopped already."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Train no further if patience had run out before."""
+        super().on_train_start(trainer, pl_module)
+        trainer.should_stop = self.wait_count >= self.patience
 
 
 class KeptCheckpoint(ModelCheckpoint):

@@ -64,7 +64,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         UserError: as `read`, or if the file holds something else than named tensors.
     """
     state = read(path)
-    if not all(isinstance(value, Tensor) for value in state.values()):
+    named = all(isinstance(name, str) for name in state)
+    if not named or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} is not a state dict: it holds more than named tensors")
     return state
 
@@ -94,10 +95,7 @@ def load_model(path: Path) -> tuple[PointRegressor, PixelDataModule]:
         model = model_class.rebuild(checkpoint["hyper_parameters"])
         model.load_state_dict(checkpoint["state_dict"])
         data = PixelDataModule(**checkpoint["datamodule_hyper_parameters"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path} does not fit {class_name}: {_first_line(error)}") from error
+    except Exception as error:  # a checkpoint can hold any values
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{path} does not fit {class_name}: {lines[0]}") from error
     return model.eval(), data
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

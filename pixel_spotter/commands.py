@@ -1,9 +1,11 @@
 """What the commands share: how they start, and how they end when their user made a mistake."""
 
+import hashlib
 import logging
 import os
 import re
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,16 +42,22 @@ def run_command(
             the commas, blanks and brackets in them as its own syntax.
     """
     sys.argv[1:] = [_quote_path(argument, paths) for argument in sys.argv[1:]]
-    full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    # The processes that distributed training starts inherit what is set here.
+    full_error = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+    # A full disk is reported once, by this process, not by every logger and writer thread as well.
+    logging.raiseExceptions = False
+    threading.excepthook = lambda _: None
     warnings.filterwarnings("ignore", ".*`isinstance\\(treespec, LeafSpec\\)`.*")
 
     def one_line(work: Callable[..., Any], *arguments: Any) -> None:
         try:
             work(*arguments)
+        except KeyboardInterrupt:
+            sys.exit(130)
         except Exception as error:
             message = user_message(error)
             if message is None or full_error:
@@ -74,35 +82,43 @@ def instantiate(config: DictConfig, **arguments: Any) -> Any:
         if cause is None or isinstance(
             cause, (ValueError, TypeError, MisconfigurationException, ImportError)
         ):
-            raise UserError(_one_line(cause or error)) from error
+            where = re.search(r"full_key: (\S+)", str(error)) if type(cause) is TypeError else None
+            prefix = f"{where[1]}: " if where else ""
+            raise UserError(prefix + _one_line(cause or error)) from error
         raise
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device of a name; ``auto`` takes a GPU where there is one.
+    """Return the device called cpu or cuda; ``auto`` takes a GPU where there is one.
 
     Raises:
-        UserError: if it is not there.
+        UserError: if it is neither, or not there.
     """
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device={name}: choose auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda: PyTorch sees no GPU here")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device={name} is not available: {_one_line(error)}") from error
+    return torch.device(name)
 
 
 def user_message(error: BaseException) -> str | None:
     """Return the line that tells a user what to put right, or None if the error is a bug."""
     if isinstance(error, torch.OutOfMemoryError):
-        return "the device is out of memory; try a smaller data.batch_size"
+        return "the device is out of memory; try a smaller batch size"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} is missing: add {error.full_key}=..."
+    if isinstance(error, InstantiationException):
+        return None
     if isinstance(error, UserError | HydraException | OmegaConfBaseException):
         return _one_line(error)
-    if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}"
+    cause: BaseException | None = error
+    while cause is not None:  # what failed to be written is often wrapped in something else
+        if isinstance(cause, OSError):
+            where = f"{cause.filename}: " if cause.filename else ""
+            return f"{where}{cause.strerror or cause}"
+        cause = cause.__cause__ or cause.__context__
     return None
 
 
@@ -120,11 +136,17 @@ def _one_line(error: BaseException) -> str:
 def _quote_path(argument: str, paths: Sequence[str]) -> str:
     """Quote the value of ``key=value`` for Hydra, if the key is a path's and it is not quoted."""
     key, equals, value = argument.partition("=")
-    if key not in paths or not equals or value[:1] in ("'", '"') or value in ("", "null"):
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if key not in paths or not equals or quoted or value in ("", "null"):
         return argument
-    return f"{key}=" + "'" + re.sub(r"(\\*)'", r"\1\1\\'", value) + "'"
+    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
+    return f"{key}='{escaped}'".replace("${", "\\${")
 
 
 def _folder_name(overrides: str) -> str:
-    """Make a run's overrides into the name of one folder."""
-    return overrides.replace("/", "_") or "default"
+    """Make a run's overrides into the name of one folder, of at most 200 bytes."""
+    name = overrides.replace("/", "_") or "default"
+    if len(name.encode()) <= 200:
+        return name
+    digest = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+    return name.encode()[:180].decode(errors="ignore") + "..." + digest

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from pixel_spotter import plots, runs
+from pixel_spotter.commands import user_message
 from pixel_spotter.coordinates import as_size
 from pixel_spotter.files import atomic_write, write_text
 
@@ -38,13 +39,23 @@ _TABLE = (
 class CompareGrid(Callback):
     """Writes the comparison when a grid ends, and ends the command in an error if cells failed."""
 
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Forget the failures of earlier tries: this one has its own."""
+        for failure in Path(config.hydra.sweep.dir).glob(f"*/{runs.FAILURE}"):
+            failure.unlink()
+
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Compare the grid's cells."""
         folder = Path(config.hydra.sweep.dir)
-        failures = compare(folder)
+        # Hydra turns exceptions of callbacks into warnings; SystemExit goes through.
+        try:
+            failures = compare(folder)
+        except Exception as error:
+            raise SystemExit(
+                f"error: no comparison: {user_message(error) or repr(error)}"
+            ) from error
         print(f"\nComparison: {folder / 'comparison.md'}")
         if failures:
-            # Hydra turns exceptions of callbacks into warnings; SystemExit goes through.
             lines = "\n".join(f"  {cell}: {reason}" for cell, reason in failures.items())
             raise SystemExit(f"error: {len(failures)} cells failed:\n{lines}")
 

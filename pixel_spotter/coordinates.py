@@ -27,7 +27,7 @@ def as_size(image_size: int | Sequence[int]) -> Size:
     Raises:
         ValueError: if it is not one or two whole numbers of at least 1.
     """
-    sides = [image_size] * 2 if isinstance(image_size, int) else list(image_size)
+    sides = list(image_size) if isinstance(image_size, Sequence) else [image_size] * 2
     if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
         raise ValueError(
             f"data.image_size must be one whole number or [height, width] of at least 1, "

@@ -171,7 +171,8 @@ class ShuffledBatches(Sampler[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         mine = self.draw()[self.rank :: self.world_size][: self.samples // self.world_size]
-        yield from torch.split(mine, self.batch_size)
+        if len(mine):
+            yield from torch.split(mine, self.batch_size)
 
     def __len__(self) -> int:
         return -(-(self.samples // self.world_size) // self.batch_size)

@@ -33,7 +33,7 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     settings = {**trained_on.hparams, **{k: v for k, v in cfg.data.items() if v is not None}}
     try:
         data = PixelDataModule(**settings)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
     trainer: L.Trainer = instantiate(
         cfg.trainer, logger=False, enable_checkpointing=False, use_distributed_sampler=False
@@ -51,7 +51,7 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         "image_size": list(data.size),
         "seed": settings["seed"],
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "precision": cfg.trainer.precision,
+        "precision": trainer.precision,
         **runs.where_it_ran(trainer.strategy.root_device),
     }
     runs.write_predictions(run_dir, "test", xy_pred, xy_true)

@@ -79,7 +79,9 @@ def _grey(image: Image.Image) -> np.ndarray:
     """Return grey values (H, W), float32."""
     if image.mode == "F":
         return np.array(image, dtype=np.float32)
-    if image.mode.startswith("I"):  # 16 bits, also where Pillow widens them to 32
+    if image.mode == "I" and image.format not in ("PNG", "PPM"):
+        raise UnreadableImageError("has 32-bit integers, of which nobody knows what is white")
+    if image.mode.startswith("I"):  # 16 bits, which Pillow widens to 32 in PNG and PPM
         return np.array(image, dtype=np.float32) / 65535
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -155,14 +155,17 @@ def prediction_panel(
 
 
 def error_against_epochs(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw mean error against epochs, a line for every model and learning rate.
+    """Draw mean error against epochs, a line for every model, split and learning rate.
 
     Args:
-        rows: ``model``, ``lr``, ``epochs``, ``test/mean_error_px`` of each run.
+        rows: ``model``, ``split``, ``lr``, ``epochs``, ``test/mean_error_px`` of each run. Runs
+            that differ in something else are averaged.
     """
     lines: dict[tuple[str, float], dict[int, list[float]]] = {}
+    several_splits = len({row["split"] for row in rows}) > 1
     for row in rows:
-        by_epochs = lines.setdefault((row["model"], row["lr"]), {})
+        name = f"{row['model']} ({row['split']})" if several_splits else row["model"]
+        by_epochs = lines.setdefault((name, row["lr"]), {})
         by_epochs.setdefault(row["epochs"], []).append(row["test/mean_error_px"])
     models = sorted({model for model, _ in lines})
     rates = sorted({rate for _, rate in lines})

@@ -5,6 +5,7 @@
 
 import csv
 import io
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -51,8 +52,13 @@ def predict(
 
 def run(cfg: DictConfig) -> None:
     """Predict what the config asks for; the files that failed are named, then end in an error."""
-    if cfg.batch_size < 1:
-        raise UserError(f"batch_size must be at least 1, got {cfg.batch_size}")
+    if type(cfg.batch_size) is not int or cfg.batch_size < 1:
+        raise UserError(f"batch_size must be a whole number of at least 1, got {cfg.batch_size}")
+    output = None if cfg.output is None else Path(str(cfg.output))
+    if output is not None and (not output.name or (output.exists() and not output.is_file())):
+        raise UserError(f"output={output} cannot be replaced by a file, give another name")
+    if output is not None and not os.access(output.absolute().parent, os.W_OK):
+        raise UserError(f"output={output}: there is no such folder, or it cannot be written to")
     files = find_images(str(cfg.images))
     model, _ = load_model(Path(str(cfg.checkpoint)))
     model.to(pick_device(cfg.device))
@@ -64,10 +70,10 @@ def run(cfg: DictConfig) -> None:
     for file, x, y in predict(model, files, cfg.batch_size, failures):
         writer.writerow([file, f"{x:.4f}", f"{y:.4f}"])
 
-    if cfg.output is None:
+    if output is None:
         sys.stdout.write(table.getvalue())
     else:
-        write_text(Path(str(cfg.output)), table.getvalue())
+        write_text(output, table.getvalue())
     for file, reason in failures.items():
         print(f"{file}: {reason}", file=sys.stderr)
     if failures:

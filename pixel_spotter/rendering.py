@@ -24,5 +24,5 @@ def render_pixels(xy: Tensor, size: Size) -> Tensor:
     height, width = size
     images = torch.zeros(len(xy), 1, height, width, device=xy.device)
     flat_index = xy[:, 1:] * width + xy[:, :1]
-    images.view(len(xy), -1).scatter_(1, flat_index, 1.0)
+    images.view(len(xy), height * width).scatter_(1, flat_index, 1.0)
     return images

@@ -34,15 +34,20 @@ def claim_run_folder(run_dir: Path, cfg: DictConfig) -> None:
         UserError: if the folder holds such a run.
     """
     config_file = run_dir / ".hydra" / "config.yaml"
-    if config_file.is_file() and (run_dir / LAST).is_file():
+    for unfinished in (run_dir / LAST).parent.glob(".*.tmp.*"):
+        unfinished.unlink(missing_ok=True)  # what a killed process was writing
+    if config_file.is_file() and ((run_dir / LAST).is_file() or is_finished(run_dir)):
         before = _settings(OmegaConf.load(config_file))
         now = _settings(cfg)
-        changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+        changed = [
+            f"{key} is {before.get(key)} there and {now.get(key)} here"
+            for key in sorted({*before, *now})
+            if before.get(key) != now.get(key)
+        ]
         if changed:
-            key = changed[0]
             raise UserError(
-                f"{run_dir} holds a run with other settings ({key} is {before.get(key)} there and "
-                f"{now.get(key)} here); choose another name"
+                f"{run_dir} holds a run with other settings ({'; '.join(changed)}): choose "
+                f"another name"
             )
         return
     write_text(config_file, OmegaConf.to_yaml(cfg))
@@ -135,10 +140,25 @@ def print_figures(metrics: Mapping[str, Any]) -> None:
     print(f"  {'exact hits':13}{metrics['test/hit_rate']:9.1%}\n")
 
 
+def plain_settings(cfg: DictConfig) -> dict[str, Any]:
+    """Return ``{"optim.lr": 0.001, ...}``: what a table of runs can compare them by."""
+    groups = ("data.", "model.", "optim.", "scheduler.", "trainer.precision", "seed")
+    return {
+        key: str(value) if isinstance(value, list) or value is None else value
+        for key, value in _settings(cfg).items()
+        if key.startswith(groups) and not key.endswith(("_target_", "_partial_", ".seed"))
+    }
+
+
 def _settings(cfg: Any) -> dict[str, Any]:
     """Return ``{"model.dropout": 0.0, ...}``, resolved, without those free to change."""
     flat = _flat(OmegaConf.to_container(cfg, resolve=True))
-    return {key: value for key, value in flat.items() if key not in _FREE_SETTINGS}
+    return {
+        key: value
+        for key, value in flat.items()
+        if key not in _FREE_SETTINGS
+        and not key.startswith(("model.optimizer.", "model.scheduler."))  # optim's and scheduler's
+    }
 
 
 def _flat(container: Any, prefix: str = "") -> dict[str, Any]:

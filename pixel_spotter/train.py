@@ -92,11 +92,11 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "train_seconds": round(seconds, 3),
         "train_images_per_second": round(epochs * data.train_samples / seconds, 1),
-        "precision": cfg.trainer.precision,
+        "precision": trainer.precision,
         **runs.where_it_ran(trainer.strategy.root_device),
     }
     if trainer.is_global_zero:
-        record(run_dir, logger, data, model, metrics)
+        record(run_dir, logger, data, model, metrics, runs.plain_settings(cfg))
     return metrics
 
 
@@ -109,14 +109,15 @@ def check(cfg: DictConfig) -> None:
     for key, value, least in (
         ("seed", cfg.seed, 0),
         ("trainer.max_epochs", cfg.trainer.max_epochs, 1),
+        ("early_stopping.patience", cfg.early_stopping.patience or 1, 1),
     ):
         if type(value) is not int or not least <= value < 2**32:
             raise UserError(f"{key} must be a whole number of at least {least}, got {value!r}")
     precision = str(cfg.trainer.precision)
-    if precision in ("16-true", "bf16-true"):
+    if precision not in ("32", "32-true", "16-mixed", "bf16-mixed"):
         raise UserError(
-            f"trainer.precision={precision} would round coordinates; "
-            f"use {precision.removesuffix('true')}mixed"
+            f"trainer.precision={precision} would round coordinates or is none; "
+            f"use bf16-mixed, 16-mixed or 32-true"
         )
 
 
@@ -126,6 +127,7 @@ def record(
     data: PixelDataModule,
     model: PointRegressor,
     metrics: dict[str, Any],
+    settings: dict[str, Any],
 ) -> None:
     """Leave behind what a tested model has shown: predictions, pictures, and figures last."""
     xy_pred, xy_true = (xy.cpu() for xy in model.predictions["test"].compute())
@@ -135,9 +137,8 @@ def record(
     title = f"{metrics['model']}, {metrics['split']} split"
     for name, figure in plots.run_pictures(xy_pred, xy_true, data.size, title).items():
         writer.add_image(f"test/{name}", plots.as_tensor(figure), metrics["epochs"])
-    hparams = {key: metrics[key] for key in ("model", "split", "seed", "lr", "epochs")}
     logger.log_hyperparams(
-        hparams | {"batch_size": data.batch_size, "train_samples": data.train_samples},
+        settings | {key: metrics[key] for key in ("model", "epochs")},
         {name: value for name, value in metrics.items() if name.startswith("test/")},
     )
     logger.finalize("success")
@@ -149,6 +150,8 @@ def run(cfg: DictConfig) -> None:
     hydra_cfg = HydraConfig.get()
     run_dir = Path(hydra_cfg.runtime.output_dir)
     model_name = hydra_cfg.runtime.choices["model"]
+    if cfg.model.get("weights", "given") is None:
+        model_name = f"{model_name.removesuffix('_scratch')}_scratch"
     if hydra_cfg.mode == RunMode.RUN:
         metrics = train(cfg, run_dir, model_name)
         report(run_dir, metrics)
@@ -156,6 +159,8 @@ def run(cfg: DictConfig) -> None:
     failure = run_dir / runs.FAILURE
     failure.unlink(missing_ok=True)
     try:
+        if cfg.trainer.devices not in (1, "1", "auto"):
+            raise UserError("a grid trains each cell on one device: leave out trainer.devices")
         train(cfg, run_dir, model_name)
     except Exception as error:
         message = user_message(error)

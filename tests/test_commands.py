@@ -49,7 +49,7 @@ MISTAKES = [
     ("train", "trainer.accelerator=abacus", "abacus"),
     ("train", "trainer.devices=0", "devices"),
     ("train", "early_stopping.patience=long", "patience"),
-    ("train", "scheduler.T_max=0", "T_max"),
+    ("train", "scheduler.T_max=0", "scheduler"),
     ("train", "model=resnet18_scratch model.channels=null ~model.hidden", "channels"),
     ("evaluate", "", "checkpoint is missing"),
     ("evaluate", "checkpoint=missing.ckpt", "there is no file missing.ckpt"),

@@ -86,7 +86,9 @@ class PointRegressor(L.LightningModule):
         """Return the loss of a batch."""
         image, xy_px = batch
         loss = self.training_loss(image, xy_px)
-        self.log("train/loss", loss, on_epoch=True, on_step=False, batch_size=len(xy_px))
+        self.log(
+            "train/loss", loss, on_epoch=True, on_step=False, batch_size=len(xy_px), sync_dist=True
+        )
         return loss
 
     def on_train_epoch_start(self) -> None:
@@ -131,7 +133,7 @@ class PointRegressor(L.LightningModule):
             if self.scheduler_factory is None:
                 return optimizer
             return [optimizer], [self.scheduler_factory(optimizer)]
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, ArithmeticError) as error:
             raise UserError(f"optim or scheduler: {error}") from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -145,6 +147,7 @@ class PointRegressor(L.LightningModule):
     def _sum_up(self, split: str) -> None:
         """Keep an epoch's figures in ``figures``."""
         xy_pred, xy_true = self.predictions[split].to(self.device).compute()
+        xy_pred, xy_true = xy_pred.cpu(), xy_true.cpu()
         if not xy_pred.isfinite().all():
             raise UserError(
                 f"training diverged: predictions are no longer finite after "

@@ -137,7 +137,7 @@ def _fetch(weights: ResNet18_Weights) -> dict[str, Tensor]:
     """Read a published state dict from the torch hub cache, downloading it there if need be."""
     try:
         with _network_timeout(DOWNLOAD_TIMEOUT_S):
-            return dict(weights.get_state_dict(progress=False, check_hash=True))
+            return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
     except Exception as error:  # whatever network, disk and unpickling can come up with
         raise UserError(
             f"pretrained weights {weights.name} are neither in the torch hub cache nor to be "
