@@ -124,11 +124,12 @@ class OrderedBatches(Sampler[Tensor]):
     """Indices 0 .. count-1 in order, a batch at a time, every ``world_size``-th for each rank."""
 
     def __init__(self, count: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        self.indices = torch.arange(rank, count, world_size)
+        self.indices = torch.arange(count)[rank::world_size]
         self.batch_size = batch_size
 
     def __iter__(self) -> Iterator[Tensor]:
-        yield from torch.split(self.indices, self.batch_size)
+        if len(self.indices):
+            yield from torch.split(self.indices, self.batch_size)
 
     def __len__(self) -> int:
         return -(-len(self.indices) // self.batch_size)

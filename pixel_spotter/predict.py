@@ -57,8 +57,10 @@ def run(cfg: DictConfig) -> None:
     output = None if cfg.output is None else Path(str(cfg.output))
     if output is not None and (not output.name or (output.exists() and not output.is_file())):
         raise UserError(f"output={output} cannot be replaced by a file, give another name")
-    if output is not None and not os.access(output.absolute().parent, os.W_OK):
-        raise UserError(f"output={output}: there is no such folder, or it cannot be written to")
+    if output is not None:
+        nearest = next(folder for folder in output.absolute().parents if folder.exists())
+        if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+            raise UserError(f"output={output}: {nearest} is not a folder that can be written to")
     files = find_images(str(cfg.images))
     model, _ = load_model(Path(str(cfg.checkpoint)))
     model.to(pick_device(cfg.device))

@@ -110,6 +110,7 @@ def check(cfg: DictConfig) -> None:
         ("seed", cfg.seed, 0),
         ("trainer.max_epochs", cfg.trainer.max_epochs, 1),
         ("early_stopping.patience", cfg.early_stopping.patience or 1, 1),
+        ("scheduler.T_max", cfg.scheduler.get("T_max", 1), 1),
     ):
         if type(value) is not int or not least <= value < 2**32:
             raise UserError(f"{key} must be a whole number of at least {least}, got {value!r}")

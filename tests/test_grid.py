@@ -6,6 +6,7 @@ from conftest import CPU, TINY, CommandServer, Finished, compose, figures, finis
 from omegaconf import OmegaConf
 from PIL import Image
 
+from pixel_spotter.comparison import CompareGrid
 from pixel_spotter.train import train
 
 GRID = [
@@ -177,3 +178,24 @@ def test_many_overrides_make_no_impossible_folder_name(
     ended = run_command("train", "--multirun", *TINY, *many, "seed=0,1", "name=x", cwd=tmp_path)
     assert ended.code == 0, ended.stderr
     assert len([*(tmp_path / "outputs/sweeps/x").glob("*/metrics.json")]) == 2
+
+
+def test_failures_of_earlier_tries_are_forgotten(tmp_path: Path) -> None:
+    stale = tmp_path / "model=resnet18" / "failure.txt"
+    stale.parent.mkdir()
+    stale.write_text("no weights")
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    CompareGrid().on_multirun_start(config)
+    CompareGrid().on_multirun_end(config)
+    assert "0 finished cells" in (tmp_path / "comparison.md").read_text()
+    stale.write_text("no weights")
+    with pytest.raises(SystemExit, match="no weights"):
+        CompareGrid().on_multirun_end(config)
+
+
+def test_a_comparison_that_fails_ends_in_an_error(tmp_path: Path) -> None:
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    (tmp_path / "cell").mkdir()
+    (tmp_path / "cell/metrics.json").write_text("{")
+    with pytest.raises(SystemExit, match="is damaged"):
+        CompareGrid().on_multirun_end(config)

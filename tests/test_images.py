@@ -260,3 +260,9 @@ def test_no_images(images: str, folder: Path) -> None:
     (folder / "empty").mkdir()
     with pytest.raises(UserError, match="names no image file"):
         find_images(str(folder / images))
+
+
+def test_32_bit_integers_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full(SIZE, 255, np.int32)).save(tmp_path / "i32.tif")
+    with pytest.raises(UnreadableImageError, match="32-bit"):
+        read_image(tmp_path / "i32.tif", SIZE)

@@ -25,7 +25,8 @@ def test_panel_marks_truth_and_prediction() -> None:
 
 
 def row(model: str, lr: float, epochs: int, error: float) -> dict[str, object]:
-    return {"model": model, "lr": lr, "epochs": epochs, "train_seconds": 10.0 * epochs,
+    return {"model": model, "split": "uniform", "lr": lr, "epochs": epochs,
+            "train_seconds": 10.0 * epochs,
             "test/mean_error_px": error}  # fmt: skip
 
 

@@ -1,3 +1,4 @@
+import os
 import socket
 import urllib.error
 from pathlib import Path
@@ -148,6 +149,28 @@ def test_the_hub_cache_is_used(
     features = ResNet18Regressor(32).features.state_dict()
     expected = torch.load(fake_weights)["layer2.0.conv1.weight"]
     assert torch.equal(features["layer2.0.conv1.weight"], expected)
+
+
+def test_code_in_the_hub_cache_does_not_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cached = tmp_path / "hub/checkpoints/resnet18-f37072fd.pth"
+    cached.parent.mkdir(parents=True)
+    torch.save(Evil(tmp_path / "it_ran"), cached)
+    with pytest.raises(UserError, match="IMAGENET1K_V1"):
+        ResNet18Regressor(32)
+    assert not (tmp_path / "it_ran").exists()
+
+
+class Evil:
+    """Makes a folder when unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
 
 
 def test_a_damaged_cache_ends_in_a_user_error(

@@ -136,8 +136,8 @@ class TestRunFolder:
         started = HParamsPluginData.FromString(contents["_hparams_/session_start_info"])
         hparams = started.session_start_info.hparams
         assert hparams["model"].string_value == "cnn"
-        assert hparams["lr"].number_value == 0.01
-        assert hparams["batch_size"].number_value == 16
+        assert hparams["optim.lr"].number_value == 0.01
+        assert hparams["data.batch_size"].number_value == 16
         experiment = HParamsPluginData.FromString(contents["_hparams_/experiment"]).experiment
         results = {info.name.tag for info in experiment.metric_infos}
         assert any(tag.endswith("mean_error_px") for tag in results)
@@ -175,8 +175,12 @@ def test_another_seed_gives_other_figures(tiny_run: Run, tmp_path: Path) -> None
 
 
 def test_workers_change_no_figure(tiny_run: Run, tmp_path: Path) -> None:
-    other = run_with(tmp_path / "workers", "data.num_workers=2")
-    assert figures(other.metrics) == figures(tiny_run.metrics)
+    # with dropout, which would notice a loader that draws from the global random stream
+    none, two = (
+        run_with(tmp_path / workers, "model.dropout=0.3", f"data.num_workers={workers}")
+        for workers in ("0", "2")
+    )
+    assert figures(none.metrics) == figures(two.metrics) != figures(tiny_run.metrics)
 
 
 def test_training_learns(tmp_path: Path) -> None:
