@@ -50,7 +50,7 @@ def run_command(
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")
     # A full disk is reported once, by this process, not by every logger and writer thread as well.
     logging.raiseExceptions = False
-    threading.excepthook = lambda _: None
+    threading.excepthook = _thread_failed
     warnings.filterwarnings("ignore", ".*`isinstance\\(treespec, LeafSpec\\)`.*")
 
     def one_line(work: Callable[..., Any], *arguments: Any) -> None:
@@ -69,6 +69,12 @@ def run_command(
 
     main = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)
     one_line(main(job))
+
+
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    """Leave a writer thread's disk errors to the main thread, which meets them too."""
+    if not issubclass(failure.exc_type, OSError):
+        threading.__excepthook__(failure)
 
 
 def instantiate(config: DictConfig, **arguments: Any) -> Any:
