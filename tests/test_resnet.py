@@ -139,24 +139,23 @@ def test_no_network_and_no_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert socket.getdefaulttimeout() is None
 
 
-def test_the_hub_cache_is_used(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fake_weights: Path
-) -> None:
+@pytest.fixture
+def cached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where the torch hub caches the default weights: nothing is there yet."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    cached = tmp_path / "hub/checkpoints/resnet18-f37072fd.pth"
-    cached.parent.mkdir(parents=True)
+    path = tmp_path / "hub/checkpoints/resnet18-f37072fd.pth"
+    path.parent.mkdir(parents=True)
+    return path
+
+
+def test_the_hub_cache_is_used(cached: Path, fake_weights: Path) -> None:
     cached.write_bytes(fake_weights.read_bytes())
     features = ResNet18Regressor(32).features.state_dict()
     expected = torch.load(fake_weights)["layer2.0.conv1.weight"]
     assert torch.equal(features["layer2.0.conv1.weight"], expected)
 
 
-def test_code_in_the_hub_cache_does_not_run(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    cached = tmp_path / "hub/checkpoints/resnet18-f37072fd.pth"
-    cached.parent.mkdir(parents=True)
+def test_code_in_the_hub_cache_does_not_run(cached: Path, tmp_path: Path) -> None:
     torch.save(Evil(tmp_path / "it_ran"), cached)
     with pytest.raises(UserError, match="IMAGENET1K_V1"):
         ResNet18Regressor(32)
@@ -173,12 +172,7 @@ class Evil:
         return os.mkdir, (str(self.path),)
 
 
-def test_a_damaged_cache_ends_in_a_user_error(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    cached = tmp_path / "hub/checkpoints/resnet18-f37072fd.pth"
-    cached.parent.mkdir(parents=True)
+def test_a_damaged_cache_ends_in_a_user_error(cached: Path) -> None:
     cached.write_bytes(b"half a download")
     with pytest.raises(UserError, match="IMAGENET1K_V1"):
         ResNet18Regressor(32)
