@@ -45,13 +45,7 @@ def run_command(
     # The processes that distributed training starts inherit what is set here.
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*exists and is not empty.*")
-    # A full disk is reported once, by this process, not by every logger and writer thread as well.
-    logging.raiseExceptions = False
     threading.excepthook = _thread_failed
-    warnings.filterwarnings("ignore", ".*`isinstance\\(treespec, LeafSpec\\)`.*")
 
     def one_line(work: Callable[..., Any], *arguments: Any) -> None:
         try:
@@ -65,10 +59,22 @@ def run_command(
             sys.exit(f"error: {message}")
 
     def job(cfg: DictConfig) -> None:
+        _quieten()  # a launcher may run the job in a process of its own
         one_line(task, cfg)
 
     main = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)
     one_line(main(job))
+
+
+def _quieten() -> None:
+    """Keep what is no news to a user out of the output."""
+    # The Trainer says the same things again for each of a grid's cells.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # A full disk is reported once, by the main thread, not by every logger and writer as well.
+    logging.raiseExceptions = False
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", ".*`isinstance\\(treespec, LeafSpec\\)`.*")
 
 
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:

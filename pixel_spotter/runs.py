@@ -24,7 +24,7 @@ BEST = "checkpoints/best.ckpt"
 LAST = "checkpoints/last.ckpt"
 
 # Settings that may change between a run and its continuation: they do not change its figures.
-_FREE_SETTINGS = ("name", "data.num_workers", "trainer.enable_progress_bar")
+_FREE_SETTINGS = ("name", "grid_seeds", "data.num_workers", "trainer.enable_progress_bar")
 
 
 def claim_run_folder(run_dir: Path, cfg: DictConfig) -> None:

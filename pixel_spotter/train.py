@@ -157,6 +157,9 @@ def run(cfg: DictConfig) -> None:
         metrics = train(cfg, run_dir, model_name)
         report(run_dir, metrics)
         return
+    if cfg.grid_seeds is not None and cfg.seed >= cfg.grid_seeds:
+        log.info("left out, as grid_seeds=%s: %s", cfg.grid_seeds, run_dir)
+        return
     failure = run_dir / runs.FAILURE
     failure.unlink(missing_ok=True)
     try:
