@@ -54,6 +54,8 @@ class KeptCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
         self.path = str(path.absolute())
+        # A model that is solved makes no step; step 0 counts as saved already otherwise.
+        self._last_global_step_saved = -1
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the best so far, wherever the run folder has been moved to meanwhile."""

@@ -39,7 +39,12 @@ def as_size(image_size: int | Sequence[int]) -> Size:
 def all_positions(size: Size) -> Tensor:
     """Return every integer (x, y) of an image, row by row: (H*W, 2), int64."""
     height, width = size
-    index = torch.arange(height * width)
+    return from_index(torch.arange(height * width), size)
+
+
+def from_index(index: Tensor, size: Size) -> Tensor:
+    """Turn places in a flattened image, (N,), into their (x, y): (N, 2), int64."""
+    width = size[1]
     return torch.stack([index % width, index // width], dim=1)
 
 

@@ -74,6 +74,13 @@ class PixelDataModule(L.LightningDataModule):
         """Return which fraction of the test positions are also training positions."""
         return seen_fraction(self.positions.test, self.positions.train, self.size[1])
 
+    def training_samples(self, device: torch.device) -> Batch:
+        """Return the first epoch's samples on a device: (N, 1, H, W), (N, 2)."""
+        draw = ShuffledBatches(
+            len(self.positions.train), self.train_samples, self.batch_size, self.seed
+        ).draw()
+        return self.on_after_batch_transfer((self.positions.train[draw].to(device),), 0)
+
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Return the loader of an epoch's shuffled training positions."""
         shuffled = ShuffledBatches(

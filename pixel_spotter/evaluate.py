@@ -40,7 +40,7 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     )
     trainer.test(model, data, verbose=False)
 
-    xy_pred, xy_true = (xy.cpu() for xy in model.predictions["test"].compute())
+    xy_pred, xy_true, extra = (values.cpu() for values in model.predictions["test"].compute())
     seen = seen_fraction(data.positions.test, trained_on.positions.train, data.size[1])
     metrics = {
         **runs.prefixed("test", model.figures["test"]),
@@ -50,11 +50,11 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         "split": settings["split"],
         "image_size": list(data.size),
         "seed": settings["seed"],
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": model.count_parameters(),
         "precision": trainer.precision,
         **runs.where_it_ran(trainer.strategy.root_device),
     }
-    runs.write_predictions(run_dir, "test", xy_pred, xy_true)
+    runs.write_predictions(run_dir, "test", xy_pred, xy_true, extra, model.extras)
     title = f"{metrics['model']}, {metrics['split']} split"
     for name, figure in plots.run_pictures(xy_pred, xy_true, data.size, title).items():
         plots.save(figure, run_dir / f"{name}.png")

@@ -56,17 +56,19 @@ class Predictions(Metric):
 
     xy_pred: list[Tensor]
     xy_true: list[Tensor]
+    extra: list[Tensor]
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("xy_pred", [], dist_reduce_fx="cat")
-        self.add_state("xy_true", [], dist_reduce_fx="cat")
+        for name in ("xy_pred", "xy_true", "extra"):
+            self.add_state(name, [], dist_reduce_fx="cat")
 
-    def update(self, xy_pred: Tensor, xy_true: Tensor) -> None:
-        """Add a batch: (B, 2), (B, 2)."""
+    def update(self, xy_pred: Tensor, xy_true: Tensor, extra: Tensor) -> None:
+        """Add a batch: (B, 2), (B, 2), and what else was estimated, (B, E)."""
         self.xy_pred.append(xy_pred.detach())
         self.xy_true.append(xy_true)
+        self.extra.append(extra.detach())
 
-    def compute(self) -> tuple[Tensor, Tensor]:
-        """Return all predictions and truths collected so far: (N, 2), (N, 2)."""
-        return dim_zero_cat(self.xy_pred), dim_zero_cat(self.xy_true)
+    def compute(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return all that was collected so far: (N, 2), (N, 2), (N, E)."""
+        return dim_zero_cat(self.xy_pred), dim_zero_cat(self.xy_true), dim_zero_cat(self.extra)

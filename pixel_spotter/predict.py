@@ -21,8 +21,8 @@ from pixel_spotter.files import write_text
 from pixel_spotter.images import UnreadableImageError, find_images, read_image
 from pixel_spotter.models.regression import PointRegressor
 
-Prediction = tuple[Path, float, float]
-"""A file and the x and y found in it, px."""
+Prediction = tuple[Path, list[float]]
+"""A file, and what was found in it: x and y, px, then the model's ``extras``."""
 
 
 def predict(
@@ -45,9 +45,9 @@ def predict(
                 failures[file] = str(error)
         if readable:
             with torch.inference_mode():
-                xy_px = model(torch.stack(list(readable.values())).to(model.device))
-            for file, (x, y) in zip(readable, xy_px.tolist(), strict=True):
-                yield file, x, y
+                images = torch.stack(list(readable.values())).to(model.device)
+                found = torch.cat(model.estimate(images), dim=1)
+            yield from zip(readable, found.tolist(), strict=True)
 
 
 def run(cfg: DictConfig) -> None:
@@ -68,9 +68,9 @@ def run(cfg: DictConfig) -> None:
     failures: dict[Path, str] = {}
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["file", "x", "y"])
-    for file, x, y in predict(model, files, cfg.batch_size, failures):
-        writer.writerow([file, f"{x:.4f}", f"{y:.4f}"])
+    writer.writerow(["file", "x", "y", *model.extras])
+    for file, found in predict(model, files, cfg.batch_size, failures):
+        writer.writerow([file, *(f"{value:.4f}" for value in found)])
 
     if output is None:
         sys.stdout.write(table.getvalue())

@@ -3,7 +3,7 @@
 import csv
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,18 +80,26 @@ def write_metrics(run_dir: Path, metrics: Mapping[str, Any]) -> None:
     write_text(run_dir / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
 
 
-def write_predictions(run_dir: Path, split: str, xy_pred: Tensor, xy_true: Tensor) -> None:
-    """Write predictions and truths, xy_px (N, 2) each, as ``predictions.csv``."""
+def write_predictions(
+    run_dir: Path,
+    split: str,
+    xy_pred: Tensor,
+    xy_true: Tensor,
+    extra: Tensor,
+    extras: Sequence[str] = (),
+) -> None:
+    """Write ``predictions.csv``: xy_px (N, 2) each, and (N, E) columns that ``extras`` names."""
     with (
         atomic_write(run_dir / PREDICTIONS) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(["split", "x_true", "y_true", "x_pred", "y_pred"])
-        for (x_true, y_true), (x_pred, y_pred) in zip(
-            xy_true.tolist(), xy_pred.tolist(), strict=True
+        writer.writerow(["split", "x_true", "y_true", "x_pred", "y_pred", *extras])
+        for true, *estimates in zip(
+            xy_true.tolist(), xy_pred.tolist(), extra.tolist(), strict=True
         ):
-            writer.writerow([split, f"{x_true:g}", f"{y_true:g}", f"{x_pred:.6g}", f"{y_pred:.6g}"])
+            truth = [f"{value:g}" for value in true]
+            writer.writerow([split, *truth, *(f"{v:.6g}" for row in estimates for v in row)])
 
 
 def read_predictions(run_dir: Path) -> tuple[Tensor, Tensor]:

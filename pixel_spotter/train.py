@@ -22,6 +22,7 @@ from pixel_spotter.data import PixelDataModule
 from pixel_spotter.errors import UserError
 from pixel_spotter.files import write_text
 from pixel_spotter.models.regression import PointRegressor
+from pixel_spotter.models.solved import SolvedRegressor
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +89,8 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
         "image_size": list(data.size),
         "seed": cfg.seed,
         "epochs": epochs,
-        "lr": cfg.optim.lr,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "lr": None if isinstance(model, SolvedRegressor) else cfg.optim.lr,
+        "parameters": model.count_parameters(),
         "train_seconds": round(seconds, 3),
         "train_images_per_second": round(epochs * data.train_samples / seconds, 1),
         "precision": trainer.precision,
@@ -131,8 +132,8 @@ def record(
     settings: dict[str, Any],
 ) -> None:
     """Leave behind what a tested model has shown: predictions, pictures, and figures last."""
-    xy_pred, xy_true = (xy.cpu() for xy in model.predictions["test"].compute())
-    runs.write_predictions(run_dir, "test", xy_pred, xy_true)
+    xy_pred, xy_true, extra = (values.cpu() for values in model.predictions["test"].compute())
+    runs.write_predictions(run_dir, "test", xy_pred, xy_true, extra, model.extras)
 
     writer = logger.experiment
     title = f"{metrics['model']}, {metrics['split']} split"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from pixel_spotter.coordinates import Size
 from pixel_spotter.models.regression import (
     LinearHead,
     OptimizerFactory,
@@ -41,24 +42,35 @@ class CNNRegressor(PointRegressor):
     ) -> None:
         super().__init__(image_size, optimizer, scheduler)
         self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
-        height, width = (side // 2 ** len(channels) for side in self.size)
-        if min(height, width) < 1:
-            raise ValueError(
-                f"model.channels: {len(channels)} poolings need an image of at least "
-                f"{2 ** len(channels)} px a side, data.image_size is {self.size[0]}x{self.size[1]}"
-            )
-        if min(channels, default=0) < 1 or min(hidden, default=1) < 1:
-            raise ValueError("model.channels and model.hidden must be widths of at least 1")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"model.dropout must lie in [0, 1), got {dropout}")
-
-        layers: list[nn.Module] = []
-        for before, after in zip([1, *channels], channels, strict=False):
-            layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-        layers.append(nn.Flatten())
-        widths = [channels[-1] * height * width, *hidden]
-        for before, after in zip(widths, hidden, strict=False):
-            layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
-        self.features = nn.Sequential(*layers)
-        self.head = LinearHead(widths[-1], self.size, scale_output)
+        self.features, width = cnn_trunk(self.size, channels, hidden, dropout)
+        self.head = LinearHead(width, self.size, scale_output)
         self.to(memory_format=torch.channels_last)
+
+
+def cnn_trunk(
+    size: Size, channels: Sequence[int], hidden: Sequence[int], dropout: float
+) -> tuple[nn.Sequential, int]:
+    """Return what `CNNRegressor` does before its head, and the width of the features it makes.
+
+    Raises:
+        ValueError: as `CNNRegressor`.
+    """
+    height, width = (side // 2 ** len(channels) for side in size)
+    if min(height, width) < 1:
+        raise ValueError(
+            f"model.channels: {len(channels)} poolings need an image of at least "
+            f"{2 ** len(channels)} px a side, data.image_size is {size[0]}x{size[1]}"
+        )
+    if min(channels, default=0) < 1 or min(hidden, default=1) < 1:
+        raise ValueError("model.channels and model.hidden must be widths of at least 1")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"model.dropout must lie in [0, 1), got {dropout}")
+
+    layers: list[nn.Module] = []
+    for before, after in zip([1, *channels], channels, strict=False):
+        layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+    layers.append(nn.Flatten())
+    widths = [channels[-1] * height * width, *hidden]
+    for before, after in zip(widths, hidden, strict=False):
+        layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers), widths[-1]

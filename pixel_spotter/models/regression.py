@@ -31,6 +31,7 @@ class PointRegressor(L.LightningModule):
       mantissa a coordinate near 50 is rounded by up to 0.125 px.
 
     Where the mean squared error is not what it should learn from, it overrides `training_loss`.
+    What it estimates beside the point it names in ``extras`` and returns from `extra_estimates`.
 
     Args:
         image_size: side of the square image, or [height, width], px.
@@ -40,6 +41,7 @@ class PointRegressor(L.LightningModule):
 
     features: nn.Module
     head: nn.Module
+    extras: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -69,20 +71,49 @@ class PointRegressor(L.LightningModule):
         Raises:
             ValueError: if the images do not have the model's size.
         """
+        return self.decode(self.encode(image))
+
+    def estimate(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict xy_px (B, 2) and what ``extras`` names (B, E), from images (B, 1, H, W)."""
+        features = self.encode(image)
+        return self.decode(features), self.extra_estimates(features)
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Turn images (B, 1, H, W) into what the head takes, in float32.
+
+        Raises:
+            ValueError: if the images do not have the model's size.
+        """
         if image.shape[1:] != (1, *self.size):
             raise ValueError(
                 f"expected images (B, 1, {self.size[0]}, {self.size[1]}), got {tuple(image.shape)}"
             )
-        features = self.features(image)
-        with torch.autocast(image.device.type, enabled=False):
-            xy_px: Tensor = self.head(features.float())
+        features: Tensor = self.features(image)
+        return features.float()
+
+    def decode(self, features: Tensor) -> Tensor:
+        """Turn what `encode` returned into xy_px (B, 2)."""
+        with torch.autocast(features.device.type, enabled=False):
+            xy_px: Tensor = self.head(features)
         return xy_px
+
+    def extra_estimates(self, features: Tensor) -> Tensor:
+        """Return the columns that ``extras`` names, from what `encode` returned: (B, E)."""
+        return features.new_zeros(len(features), 0)
+
+    def extra_figures(self, extra: Tensor, xy_pred: Tensor, xy_true: Tensor) -> dict[str, float]:
+        """Return figures of this kind of model only, from extra estimates (N, E) and xy_px."""
+        return {}
+
+    def count_parameters(self) -> int:
+        """Return how many numbers the model has learned."""
+        return sum(parameter.numel() for parameter in self.parameters())
 
     def training_loss(self, image: Tensor, xy_px: Tensor) -> Tensor:
         """Return the loss to minimize: here the mean squared error over both axes, px²."""
         return F.mse_loss(self(image), xy_px)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Return the loss of a batch."""
         image, xy_px = batch
         loss = self.training_loss(image, xy_px)
@@ -142,18 +173,22 @@ class PointRegressor(L.LightningModule):
 
     def _collect(self, batch: Batch, split: str) -> None:
         image, xy_px = batch
-        self.predictions[split].update(self(image), xy_px)
+        xy_pred, extra = self.estimate(image)
+        self.predictions[split].update(xy_pred, xy_px, extra)
 
     def _sum_up(self, split: str) -> None:
         """Keep an epoch's figures in ``figures``."""
-        xy_pred, xy_true = self.predictions[split].to(self.device).compute()
-        xy_pred, xy_true = xy_pred.cpu(), xy_true.cpu()
+        gathered = self.predictions[split].to(self.device).compute()
+        xy_pred, xy_true, extra = (values.cpu() for values in gathered)
         if not xy_pred.isfinite().all():
             raise UserError(
                 f"training diverged: predictions are no longer finite after "
                 f"{self.current_epoch + 1} epochs; try a smaller optim.lr"
             )
-        self.figures[split] = point_metrics(xy_pred, xy_true)
+        self.figures[split] = {
+            **point_metrics(xy_pred, xy_true),
+            **self.extra_figures(extra, xy_pred, xy_true),
+        }
 
 
 class LinearHead(nn.Module):

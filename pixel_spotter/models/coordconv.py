@@ -1,0 +1,104 @@
+"""Convolutions that can see where they are."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pixel_spotter.coordinates import Size, all_positions, to_px, to_unit
+from pixel_spotter.models.regression import OptimizerFactory, PointRegressor, SchedulerFactory
+
+ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "none": nn.Identity}
+
+
+class CoordConvRegressor(PointRegressor):
+    """The regression network of Liu et al. 2018 (arXiv 1807.03247).
+
+    The image and two channels with every pixel's coordinates; 1x1 convolutions, then 3x3 ones to
+    two maps, whose maxima are the coordinates.
+
+    Args:
+        image_size: side of the square image, or [height, width], px.
+        pointwise: width of each 1x1 convolution.
+        channels: width of each 3x3 convolution before the last, which makes the two maps.
+        coordinates: whether the network sees the coordinate channels; else they are zero, so
+            that the number of parameters stays the same.
+        activation: ``relu``, ``gelu`` or ``none``, after each convolution but the last.
+        pooling: ``max`` (the paper's) or ``mean`` over each map.
+        optimizer: see `PointRegressor`.
+        scheduler: see `PointRegressor`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        image_size: int | Sequence[int],
+        pointwise: Sequence[int] = (8, 8, 8),
+        channels: Sequence[int] = (8,),
+        coordinates: bool = True,
+        activation: str = "relu",
+        pooling: str = "max",
+        optimizer: OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
+    ) -> None:
+        super().__init__(image_size, optimizer, scheduler)
+        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
+        if min([*pointwise, *channels], default=1) < 1:
+            raise ValueError("model.pointwise and model.channels must be widths of at least 1")
+        if activation not in ACTIVATIONS:
+            raise ValueError(
+                f"model.activation must be {', '.join(ACTIVATIONS)}, got {activation!r}"
+            )
+        if pooling not in ("max", "mean"):
+            raise ValueError(f"model.pooling must be max or mean, got {pooling!r}")
+        layers: list[nn.Module] = [AddCoordinates(self.size, coordinates)]
+        widths = [3, *pointwise, *channels, 2]
+        kernels = [1] * len(pointwise) + [3] * (len(channels) + 1)
+        for before, after, kernel in zip(widths, widths[1:], kernels, strict=False):
+            layers += [
+                nn.Conv2d(before, after, kernel, padding="same"),
+                ACTIVATIONS[activation](),
+            ]
+        self.features = nn.Sequential(*layers[:-1])
+        self.head = PoolHead(self.size, pooling)
+
+
+class AddCoordinates(nn.Module):
+    """Appends two channels to images (B, C, H, W): x and y in unit coordinates.
+
+    Args:
+        size: height and width of the images, px.
+        visible: whether the channels hold the coordinates, or zeros.
+    """
+
+    def __init__(self, size: Size, visible: bool = True) -> None:
+        super().__init__()
+        unit = to_unit(all_positions(size).float(), size).T.reshape(1, 2, *size)
+        self.unit: Tensor
+        self.register_buffer("unit", unit if visible else unit * 0, persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return images (B, C + 2, H, W)."""
+        return torch.cat([image, self.unit.to(image.dtype).expand(len(image), -1, -1, -1)], dim=1)
+
+
+class PoolHead(nn.Module):
+    """Pools two maps (B, 2, H, W) to unit coordinates, scaled to xy_px (B, 2).
+
+    Args:
+        size: height and width of the image, px.
+        pooling: ``max`` or ``mean``.
+    """
+
+    def __init__(self, size: Size, pooling: str) -> None:
+        super().__init__()
+        self.size = size
+        self.pooling = pooling
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return xy_px (B, 2)."""
+        values = maps.flatten(2)
+        # amax, as AdaptiveMaxPool2d has no deterministic gradient on a GPU
+        return to_px(values.amax(-1) if self.pooling == "max" else values.mean(-1), self.size)

@@ -1,0 +1,104 @@
+"""A map of where the point may be, and its expectation."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pixel_spotter.coordinates import Size, all_positions
+from pixel_spotter.models.regression import OptimizerFactory, PointRegressor, SchedulerFactory
+
+
+class HeatmapRegressor(PointRegressor):
+    """A small fully convolutional network whose last map becomes coordinates by a soft-argmax.
+
+    The differentiable spatial to numerical transform (DSNT) of Nibali et al. 2018 (arXiv
+    1801.07372). What it learns in one place holds in all others, so that it also answers where
+    it was never trained. To keep that true at the border, the image is set into black once,
+    wide enough that no convolution needs padding and the whole response to a point lies on the
+    map, also to one in a corner.
+
+    Args:
+        image_size: side of the square image, or [height, width], px.
+        channels: width of each 3x3 convolution before the last, which makes the map.
+        js_weight: weight of the paper's regularizer (its equations 10 and 11), which pulls the
+            map towards a Gaussian around the true position, px² per nat; 0 is without.
+        sigma_px: standard deviation of that Gaussian.
+        optimizer: see `PointRegressor`.
+        scheduler: see `PointRegressor`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        image_size: int | Sequence[int],
+        channels: Sequence[int] = (8,),
+        js_weight: float = 0.0,
+        sigma_px: float = 1.0,
+        optimizer: OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
+    ) -> None:
+        super().__init__(image_size, optimizer, scheduler)
+        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
+        if min(channels, default=1) < 1:
+            raise ValueError("model.channels must be widths of at least 1")
+        if js_weight < 0 or sigma_px <= 0:
+            raise ValueError("model.js_weight must be at least 0, model.sigma_px more than 0")
+        self.js_weight = js_weight
+        self.sigma_px = sigma_px
+        reach = len(channels) + 1  # px that a point's response spreads to each side
+        layers: list[nn.Module] = [nn.ZeroPad2d(2 * reach)]
+        for before, after in zip([1, *channels], [*channels, 1], strict=True):
+            layers += [nn.Conv2d(before, after, 3), nn.ReLU()]
+        self.features = nn.Sequential(*layers[:-1])
+        self.head = SoftArgmax(self.size, margin=reach)
+
+    def training_loss(self, image: Tensor, xy_px: Tensor) -> Tensor:
+        """Return the mean squared error, px², plus the weighted regularizer."""
+        maps = self.encode(image)
+        loss = F.mse_loss(self.decode(maps), xy_px)
+        if self.js_weight:
+            divergence = js_divergence(maps, self.head.positions, xy_px, self.sigma_px)
+            loss = loss + self.js_weight * divergence.mean()
+        return loss
+
+
+class SoftArgmax(nn.Module):
+    """Turns maps of logits into the xy_px (B, 2) that their softmax expects.
+
+    Args:
+        size: height and width of the image, px.
+        margin: by how much the maps, (B, 1, H + 2 margin, W + 2 margin), are wider on each side.
+    """
+
+    def __init__(self, size: Size, margin: int = 0) -> None:
+        super().__init__()
+        height, width = (side + 2 * margin for side in size)
+        positions = all_positions((height, width)).float() - margin
+        self.positions: Tensor
+        self.register_buffer("positions", positions, persistent=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return xy_px (B, 2)."""
+        return maps.flatten(1).softmax(dim=1) @ self.positions
+
+
+def js_divergence(maps: Tensor, positions: Tensor, xy_px: Tensor, sigma_px: float) -> Tensor:
+    """Return the Jensen-Shannon divergence of maps' softmax from Gaussians, nats: (B,).
+
+    Args:
+        maps: logits, (B, 1, h, w).
+        positions: (x, y) of their h*w pixels, (h*w, 2).
+        xy_px: centres of the Gaussians, which are normalized over the pixels, (B, 2).
+        sigma_px: their standard deviation.
+    """
+    log_p = maps.flatten(1).log_softmax(dim=1)
+    squared = (positions - xy_px.unsqueeze(1)).square().sum(dim=-1)
+    log_q = (-squared / (2 * sigma_px**2)).log_softmax(dim=1)
+    log_m = torch.logaddexp(log_p, log_q) - torch.tensor(2.0).log()
+    to_p = F.kl_div(log_m, log_p, log_target=True, reduction="none")
+    to_q = F.kl_div(log_m, log_q, log_target=True, reduction="none")
+    return (to_p + to_q).sum(dim=1) / 2

@@ -1,0 +1,105 @@
+"""Each axis as a classification over bins finer than pixels."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pixel_spotter.coordinates import Size
+from pixel_spotter.models.cnn import cnn_trunk
+from pixel_spotter.models.regression import OptimizerFactory, PointRegressor, SchedulerFactory
+
+_MARGIN_SIGMAS = 3
+
+
+class SimCCRegressor(PointRegressor):
+    """Classifies x and y apart from each other; the answer is what the bins' softmax expects.
+
+    Li et al. 2022 (arXiv 2107.03332), on the CNN's features. The labels are Gaussians around the
+    true coordinate. The bins go on beyond the image's edges, so that no label is cut off and the
+    expectation of each is the true coordinate, also at the border.
+
+    Args:
+        image_size: side of the square image, or [height, width], px.
+        channels: see `CNNRegressor`.
+        hidden: see `CNNRegressor`.
+        dropout: see `CNNRegressor`.
+        bins_per_px: bins per pixel.
+        sigma_px: standard deviation of the labels.
+        optimizer: see `PointRegressor`.
+        scheduler: see `PointRegressor`.
+
+    Raises:
+        ValueError: as `CNNRegressor`, or if an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        image_size: int | Sequence[int],
+        channels: Sequence[int] = (16, 32, 64),
+        hidden: Sequence[int] = (128, 64),
+        dropout: float = 0.0,
+        bins_per_px: int = 2,
+        sigma_px: float = 1.0,
+        optimizer: OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
+    ) -> None:
+        super().__init__(image_size, optimizer, scheduler)
+        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
+        if type(bins_per_px) is not int or bins_per_px < 1 or sigma_px <= 0:
+            raise ValueError(
+                "model.bins_per_px must be a whole number of at least 1, model.sigma_px more than 0"
+            )
+        self.sigma_px = sigma_px
+        self.features, width = cnn_trunk(self.size, channels, hidden, dropout)
+        self.head = AxisBins(width, self.size, bins_per_px, _MARGIN_SIGMAS * sigma_px)
+        self.to(memory_format=torch.channels_last)
+
+    def training_loss(self, image: Tensor, xy_px: Tensor) -> Tensor:
+        """Return the cross-entropy from the smoothed labels, summed over both axes, nats."""
+        features = self.encode(image)
+        with torch.autocast(image.device.type, enabled=False):
+            axes = self.head.logits(features)
+        loss = features.new_zeros(())
+        for logits, centres, truth in zip(
+            axes, (self.head.x_px, self.head.y_px), xy_px.unbind(1), strict=True
+        ):
+            distance = (centres - truth.unsqueeze(1)) / self.sigma_px
+            loss = loss + F.cross_entropy(logits, (-distance.square() / 2).softmax(dim=1))
+        return loss
+
+
+class AxisBins(nn.Module):
+    """Classifies features (B, in_features) into bins along x and y, and expects xy_px (B, 2).
+
+    Args:
+        in_features: width of the features.
+        size: height and width of the image, px.
+        bins_per_px: bins per pixel.
+        margin_px: how far the bins go on beyond the image's edges.
+    """
+
+    def __init__(
+        self, in_features: int, size: Size, bins_per_px: int, margin_px: float = 0.0
+    ) -> None:
+        super().__init__()
+        height, width = size
+        self.x_px: Tensor
+        self.y_px: Tensor
+        for name, side in (("x_px", width), ("y_px", height)):
+            outside = round(margin_px * bins_per_px)
+            index = torch.arange(-outside, side * bins_per_px + outside)
+            centres = (index + 0.5) / bins_per_px - 0.5
+            self.register_buffer(name, centres, persistent=False)
+        self.linear = nn.Linear(in_features, len(self.x_px) + len(self.y_px))
+
+    def logits(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits of the bins along x (B, X) and y (B, Y)."""
+        x, y = self.linear(features).split([len(self.x_px), len(self.y_px)], dim=1)
+        return x, y
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return xy_px (B, 2)."""
+        x, y = self.logits(features)
+        return torch.stack([x.softmax(1) @ self.x_px, y.softmax(1) @ self.y_px], dim=1)
