@@ -3,6 +3,7 @@
 import importlib
 import io
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,23 +80,34 @@ def load_model(path: Path) -> tuple[PointRegressor, PixelDataModule]:
         UserError: if the file cannot be read or is not one of Pixel Spotter's checkpoints.
     """
     checkpoint = read(path)
-    name = checkpoint.get("model_class")
-    if not isinstance(name, str):
+    if not isinstance(checkpoint.get("model_class"), str):
         raise UserError(f"{path} is not a checkpoint of Pixel Spotter")
-    module_name, _, class_name = name.rpartition(".")
-    if not module_name.startswith("pixel_spotter.models."):
-        raise UserError(f"{path} was refused: it asks for {name}, which is not Pixel Spotter's")
     try:
-        model_class = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{path} needs {name}, which this version does not have") from error
-    if not (isinstance(model_class, type) and issubclass(model_class, PointRegressor)):
-        raise UserError(f"{path} was refused: {name} is not a model")
-    try:
-        model = model_class.rebuild(checkpoint["hyper_parameters"])
+        model = rebuild(checkpoint["model_class"], checkpoint["hyper_parameters"])
         model.load_state_dict(checkpoint["state_dict"])
         data = PixelDataModule(**checkpoint["datamodule_hyper_parameters"])
+    except UserError as error:
+        raise UserError(f"{path} {error}") from error
     except Exception as error:  # a checkpoint can hold any values
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"{path} does not fit {class_name}: {lines[0]}") from error
+        raise UserError(f"{path} does not fit its model: {lines[0]}") from error
     return model.eval(), data
+
+
+def rebuild(model_class: str, hparams: Mapping[str, Any]) -> PointRegressor:
+    """Rebuild a model, without its weights, from its class's full name and its arguments.
+
+    Raises:
+        UserError: if the class is none of Pixel Spotter's models; says what is wrong with the
+            checkpoint that asks for it.
+    """
+    module_name, _, class_name = model_class.rpartition(".")
+    if not module_name.startswith("pixel_spotter.models."):
+        raise UserError(f"was refused: it asks for {model_class}, which is not Pixel Spotter's")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"needs {model_class}, which this version does not have") from error
+    if not (isinstance(found, type) and issubclass(found, PointRegressor)):
+        raise UserError(f"was refused: {model_class} is not a model")
+    return found.rebuild(hparams)

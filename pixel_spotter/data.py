@@ -70,9 +70,10 @@ class PixelDataModule(L.LightningDataModule):
             split, self.size, val_fraction, test_fraction, train_samples, seed
         )
 
-    def seen_in_training(self) -> float:
-        """Return which fraction of the test positions are also training positions."""
-        return seen_fraction(self.positions.test, self.positions.train, self.size[1])
+    def seen_in_training(self, trained_on: Sequence["PixelDataModule"]) -> float:
+        """Return which fraction of the test positions are training positions of such data."""
+        seen = torch.cat([data.positions.train for data in trained_on])
+        return seen_fraction(self.positions.test, seen, self.size[1])
 
     def training_samples(self, device: torch.device) -> Batch:
         """Return the first epoch's samples on a device: (N, 1, H, W), (N, 2)."""

@@ -12,7 +12,6 @@ from pixel_spotter.checkpoints import load_model
 from pixel_spotter.commands import instantiate, run_command
 from pixel_spotter.data import PixelDataModule
 from pixel_spotter.errors import UserError
-from pixel_spotter.splits import seen_fraction
 
 
 def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
@@ -41,10 +40,9 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     trainer.test(model, data, verbose=False)
 
     xy_pred, xy_true, extra = (values.cpu() for values in model.predictions["test"].compute())
-    seen = seen_fraction(data.positions.test, trained_on.positions.train, data.size[1])
     metrics = {
         **runs.prefixed("test", model.figures["test"]),
-        "test/seen_in_training": seen,
+        "test/seen_in_training": data.seen_in_training(model.trained_before or [trained_on]),
         "model": type(model).__name__,
         "checkpoint": str(path),
         "split": settings["split"],

@@ -83,7 +83,7 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     metrics = {
         **runs.prefixed("val", model.figures["val"]),
         **runs.prefixed("test", model.figures["test"]),
-        "test/seen_in_training": data.seen_in_training(),
+        "test/seen_in_training": data.seen_in_training(model.trained_before or [data]),
         "model": model_name,
         "split": cfg.data.split,
         "image_size": list(data.size),

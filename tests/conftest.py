@@ -14,10 +14,13 @@ import hydra
 import pytest
 import torch
 from hypothesis import settings
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torchvision.models import resnet18
 
 from pixel_spotter.commands import CONF_DIR
+from pixel_spotter.data import PixelDataModule
+from pixel_spotter.models.cnn import CNNRegressor
+from pixel_spotter.models.regression import PointRegressor
 from pixel_spotter.train import train
 
 ROOT = Path(__file__).parents[1]
@@ -97,6 +100,50 @@ def fake_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(7)
     torch.save(resnet18().state_dict(), path)
     return path
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The files that some models are made of."""
+
+    weights: Path
+    folder: Path
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """Compose the config of a run, naming such files where it needs some."""
+        cfg = compose(overrides)
+        needed = []
+        if OmegaConf.select(cfg, "model.weights") is not None:
+            needed.append(f"model.weights={self.weights}")
+        if OmegaConf.select(cfg, "model.member.weights") is not None:
+            needed.append(f"model.member.weights={self.weights}")
+        if "model.checkpoints" in OmegaConf.missing_keys(cfg):
+            size = OmegaConf.to_container(cfg.data)["image_size"]  # type: ignore[index, call-overload]
+            paths = [str(self.folder / f"{size}_{seed}.ckpt") for seed in (0, 1)]
+            for path in paths:
+                member = CNNRegressor(size, channels=[4], hidden=[8])
+                save_checkpoint(Path(path), member, size)
+            needed.append(f"model.checkpoints={paths}")
+        return compose([*overrides, *needed])
+
+
+def save_checkpoint(path: Path, model: PointRegressor, image_size: Any, seed: int = 0) -> None:
+    """Save a checkpoint as the Trainer would, without having trained."""
+    data = PixelDataModule(image_size=image_size, seed=seed)
+    torch.save(
+        {
+            "model_class": model.class_name(),
+            "hyper_parameters": dict(model.hparams),
+            "state_dict": model.state_dict(),
+            "datamodule_hyper_parameters": dict(data.hparams),
+        },
+        path,
+    )
+
+
+@pytest.fixture(scope="session")
+def model_files(fake_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
+    return ModelFiles(fake_weights, tmp_path_factory.mktemp("model_files"))
 
 
 @dataclass(frozen=True)

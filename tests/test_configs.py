@@ -6,13 +6,14 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from conftest import CPU, choices, compose
+from conftest import CPU, ModelFiles, choices, compose
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from pixel_spotter.commands import CONF_DIR, instantiate
 from pixel_spotter.data import PixelDataModule
 from pixel_spotter.models.regression import PointRegressor
+from pixel_spotter.models.solved import SolvedRegressor
 
 GROUPS = ("data", "model", "optim", "scheduler", "trainer")
 
@@ -31,30 +32,24 @@ def keys(cfg: DictConfig) -> set[str]:
     return {str(key) for key in cfg} - {"_target_", "_partial_"}
 
 
-def without_download(overrides: list[str], fake_weights: Path) -> DictConfig:
-    cfg = compose(overrides)
-    if cfg.model.get("weights") is not None:
-        cfg = compose([*overrides, f"model.weights={fake_weights}"])
-    return cfg
-
-
 def check_all_is_made(cfg: DictConfig) -> tuple[PixelDataModule, PointRegressor]:
     data, model = instantiate(cfg.data), instantiate(cfg.model)
     assert isinstance(data, PixelDataModule)
     assert isinstance(model, PointRegressor)
     assert model.size == data.size
-    (optimizer,), (scheduler,) = model.configure_optimizers()
-    assert optimizer.param_groups[0]["initial_lr"] == cfg.optim.lr
-    assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
+    if not isinstance(model, SolvedRegressor):
+        (optimizer,), (scheduler,) = model.configure_optimizers()
+        assert optimizer.param_groups[0]["initial_lr"] == cfg.optim.lr
+        assert isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
     return data, model
 
 
 @pytest.mark.parametrize(
     "choice", [f"{group}={choice}" for group in GROUPS for choice in choices(group)]
 )
-def test_every_choice_of_every_group(choice: str, fake_weights: Path) -> None:
+def test_every_choice_of_every_group(choice: str, model_files: ModelFiles) -> None:
     group = choice.partition("=")[0]
-    cfg = without_download([*(CPU if group != "trainer" else []), choice], fake_weights)
+    cfg = model_files.compose([*(CPU if group != "trainer" else []), choice])
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     check_all_is_made(cfg)
     if choice != "trainer=gpu" or torch.cuda.is_available():
@@ -64,8 +59,10 @@ def test_every_choice_of_every_group(choice: str, fake_weights: Path) -> None:
 
 @pytest.mark.parametrize("model", choices("model"))
 @pytest.mark.parametrize("experiment", choices("experiment"))
-def test_every_experiment_with_every_model(experiment: str, model: str, fake_weights: Path) -> None:
-    cfg = without_download([*CPU, f"experiment={experiment}", f"model={model}"], fake_weights)
+def test_every_experiment_with_every_model(
+    experiment: str, model: str, model_files: ModelFiles
+) -> None:
+    cfg = model_files.compose([*CPU, f"experiment={experiment}", f"model={model}"])
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     check_all_is_made(cfg)
 
@@ -85,6 +82,7 @@ def test_every_experiment_adjusts_only_models_that_exist() -> None:
     experiments, models = choices("experiment"), choices("model")
     known = {f"{experiment}_{model}" for experiment in experiments for model in models}
     assert {*choices("model_for")} <= known
+    assert {*choices("recipe")} <= {*models}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from pixel_spotter.coordinates import Size, as_size, to_px
-from pixel_spotter.data import Batch
+from pixel_spotter.data import Batch, PixelDataModule
 from pixel_spotter.errors import UserError
 from pixel_spotter.metrics import Predictions, point_metrics
 
@@ -32,6 +32,7 @@ class PointRegressor(L.LightningModule):
 
     Where the mean squared error is not what it should learn from, it overrides `training_loss`.
     What it estimates beside the point it names in ``extras`` and returns from `extra_estimates`.
+    Whose parts have been trained on other data names these in ``trained_before``.
 
     Args:
         image_size: side of the square image, or [height, width], px.
@@ -53,6 +54,7 @@ class PointRegressor(L.LightningModule):
         self.size = as_size(image_size)
         self.optimizer_factory = optimizer
         self.scheduler_factory = scheduler
+        self.trained_before: Sequence[PixelDataModule] = ()
         self.predictions = {"val": Predictions(), "test": Predictions()}
         self.figures: dict[str, dict[str, float]] = {}
 
@@ -64,6 +66,11 @@ class PointRegressor(L.LightningModule):
             hparams: the constructor's arguments when the checkpoint was written.
         """
         return cls(**hparams)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the full name by which checkpoints find the class again."""
+        return f"{cls.__module__}.{cls.__qualname__}"
 
     def forward(self, image: Tensor) -> Tensor:
         """Predict xy_px (B, 2), float32, from images (B, 1, H, W) in [0, 1].
@@ -169,7 +176,7 @@ class PointRegressor(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write down which class the checkpoint's weights belong to."""
-        checkpoint["model_class"] = f"{type(self).__module__}.{type(self).__qualname__}"
+        checkpoint["model_class"] = self.class_name()
 
     def _collect(self, batch: Batch, split: str) -> None:
         image, xy_px = batch

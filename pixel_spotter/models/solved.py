@@ -2,9 +2,7 @@
 
 from typing import Any
 
-from torch import Tensor
-
-from pixel_spotter.data import Batch
+from pixel_spotter.data import Batch, PixelDataModule
 from pixel_spotter.models.regression import PointRegressor
 
 
@@ -15,8 +13,8 @@ class SolvedRegressor(PointRegressor):
     any other, after one epoch in which nothing more happens.
     """
 
-    def solve(self, image: Tensor, xy_px: Tensor) -> None:
-        """Learn from an epoch's samples: images (N, 1, H, W) and xy_px (N, 2)."""
+    def solve(self, data: PixelDataModule) -> None:
+        """Learn from the data's training samples: nothing, unless a model overrides it."""
 
     def configure_optimizers(self) -> None:
         """There is nothing to optimize step by step."""
@@ -25,7 +23,7 @@ class SolvedRegressor(PointRegressor):
         """Solve the model, unless a continued run has brought its solution along."""
         if self.current_epoch == 0:
             trainer: Any = self.trainer
-            self.solve(*trainer.datamodule.training_samples(self.device))
+            self.solve(trainer.datamodule)
 
     def on_train_epoch_start(self) -> None:
         """There is no learning rate to log."""

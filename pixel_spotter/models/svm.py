@@ -1,0 +1,164 @@
+"""Support vector regression."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from sklearn.svm import SVR
+from torch import Tensor, nn
+from torchvision.transforms.v2.functional import gaussian_blur
+
+from pixel_spotter.coordinates import Size, to_px, to_unit
+from pixel_spotter.data import PixelDataModule
+from pixel_spotter.errors import UserError
+from pixel_spotter.models.solved import SolvedRegressor
+
+
+class SVMRegressor(SolvedRegressor):
+    """Two support vector machines, one for x and one for y, on the pixels.
+
+    Solved by scikit-learn (Chang and Lin 2011, LIBSVM) on an epoch's samples when the Trainer
+    starts; then held as tensors. Clean images with the pixel in different places are all equally
+    far apart, so that an RBF kernel can tell which it has seen, and nothing about the others.
+    Blurred first, neighbours are close.
+
+    Args:
+        image_size: side of the square image, or [height, width], px.
+        kernel: ``rbf`` or ``linear``.
+        blur_px: standard deviation of the Gaussian that blurs the image first; 0 does not.
+        cost: penalty C on errors beyond ``tolerance_px``, in unit coordinates.
+        tolerance_px: errors that cost nothing.
+        memory_gib: what solving may take.
+
+    Raises:
+        ValueError: if an argument is out of its range, or the image too small for the blur.
+    """
+
+    def __init__(
+        self,
+        image_size: int | Sequence[int],
+        kernel: str = "rbf",
+        blur_px: float = 4.0,
+        cost: float = 100.0,
+        tolerance_px: float = 0.1,
+        memory_gib: float = 4.0,
+    ) -> None:
+        super().__init__(image_size)
+        self.save_hyperparameters(logger=False)
+        if kernel not in ("rbf", "linear"):
+            raise ValueError(f"model.kernel must be rbf or linear, got {kernel!r}")
+        if blur_px < 0 or cost <= 0 or tolerance_px < 0:
+            raise ValueError(
+                "model.blur_px and model.tolerance_px must be at least 0, model.cost more than 0"
+            )
+        if math.ceil(3 * blur_px) >= min(self.size):
+            raise ValueError(
+                f"model.blur_px={blur_px} is too much for images of "
+                f"{self.size[0]}x{self.size[1]} px"
+            )
+        self.cost = cost
+        self.tolerance_px = tolerance_px
+        self.memory_gib = memory_gib
+        self.features = nn.Sequential(Blur(blur_px), nn.Flatten())
+        self.head = KernelHead(self.size, kernel)
+
+    def solve(self, data: PixelDataModule) -> None:
+        """Solve both machines on the first epoch's samples.
+
+        Raises:
+            UserError: if that would take more memory than ``memory_gib``.
+        """
+        samples, pixels = data.train_samples, self.size[0] * self.size[1]
+        # The kernel of all pairs, which LIBSVM copies, in float64; the images in float32, twice.
+        gib = (2 * 8 * samples**2 + 2 * 4 * samples * pixels) / 2**30
+        if gib > self.memory_gib:
+            raise UserError(
+                f"an SVM on {samples} samples takes {gib:.1f} GiB to solve, more than "
+                f"model.memory_gib={self.memory_gib:g}: choose fewer data.train_samples"
+            )
+        image, xy_px = data.training_samples(self.device)
+        vectors = self.encode(image)
+        self.head.set_scale(vectors)
+        kernel = self.head.kernel(vectors.double(), vectors.double()).cpu().numpy()
+        coefficients = torch.zeros(samples, 2)
+        for axis, (target, side) in enumerate(
+            zip(to_unit(xy_px, self.size).T.cpu(), reversed(self.size), strict=True)
+        ):
+            machine = SVR(kernel="precomputed", C=self.cost, epsilon=2 * self.tolerance_px / side)
+            machine.fit(kernel, target.numpy())
+            coefficients[machine.support_, axis] = torch.from_numpy(machine.dual_coef_[0]).float()
+            self.head.bias[axis] = float(machine.intercept_[0])
+        support = coefficients.any(dim=1).to(vectors.device)
+        self.head.vectors = vectors[support]
+        self.head.coefficients = coefficients.to(vectors)[support]
+
+    def count_parameters(self) -> int:
+        """Return how many numbers the support vectors, coefficients and biases are."""
+        return sum(buffer.numel() for buffer in self.head.buffers())
+
+
+class Blur(nn.Module):
+    """Blurs images (B, 1, H, W) with a Gaussian; mirrored at the edges.
+
+    Args:
+        sigma_px: its standard deviation; 0 does nothing.
+    """
+
+    def __init__(self, sigma_px: float) -> None:
+        super().__init__()
+        self.sigma_px = sigma_px
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return images of the same shape."""
+        if self.sigma_px == 0:
+            return image
+        side = 2 * math.ceil(3 * self.sigma_px) + 1
+        blurred: Tensor = gaussian_blur(image, [side, side], [self.sigma_px, self.sigma_px])
+        return blurred
+
+
+class KernelHead(nn.Module):
+    """Weighs the kernels between features (B, D) and support vectors (M, D) to xy_px (B, 2).
+
+    Args:
+        size: height and width of the image, px.
+        name: ``rbf``, exp(-gamma |a - b|²), or ``linear``, gamma a.b.
+    """
+
+    def __init__(self, size: Size, name: str) -> None:
+        super().__init__()
+        self.size = size
+        self.name = name
+        self.vectors: Tensor
+        self.coefficients: Tensor
+        self.bias: Tensor
+        self.gamma: Tensor
+        self.register_buffer("vectors", torch.zeros(0, size[0] * size[1]))
+        self.register_buffer("coefficients", torch.zeros(0, 2))
+        self.register_buffer("bias", torch.zeros(2))
+        self.register_buffer("gamma", torch.ones(()))
+        self.register_load_state_dict_pre_hook(_make_room)
+
+    def set_scale(self, vectors: Tensor) -> None:
+        """Set gamma to 1 / (D var), as scikit-learn's ``gamma="scale"``, from vectors (N, D)."""
+        variance = vectors.double().var(unbiased=False)
+        self.gamma = (1 / (vectors.shape[1] * variance)).to(vectors)
+
+    def kernel(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return the kernel of all pairs: (N, D), (M, D) -> (N, M)."""
+        if self.name == "linear":
+            return self.gamma * (a @ b.T)
+        squared = a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * a @ b.T
+        return (-self.gamma * squared.clamp(min=0)).exp()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return xy_px (B, 2)."""
+        unit = self.kernel(features, self.vectors) @ self.coefficients + self.bias
+        return to_px(unit, self.size)
+
+
+def _make_room(head: KernelHead, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Take as many support vectors as a checkpoint brings."""
+    for name in ("vectors", "coefficients"):
+        if isinstance(saved := state_dict.get(prefix + name), Tensor):
+            setattr(head, name, getattr(head, name).new_empty(saved.shape))
