@@ -74,6 +74,10 @@ def _quieten() -> None:
     logging.raiseExceptions = False
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+    # Models that are solved have no optimizer, no loss, and members that were trained before.
+    warnings.filterwarnings("ignore", ".*this fit will run with no optimizer.*")
+    warnings.filterwarnings("ignore", ".*`training_step` returned `None`.*")
+    warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
     warnings.filterwarnings("ignore", ".*`isinstance\\(treespec, LeafSpec\\)`.*")
 
 

@@ -24,6 +24,7 @@ class Answers(PointRegressor):
     The spread is the root mean square distance of the members' answers from their mean, px.
     """
 
+    features: "Members"
     extras = ("spread_px",)
 
     def assemble(self, members: Sequence[PointRegressor], vectorized: bool | None) -> None:
@@ -58,7 +59,7 @@ class Answers(PointRegressor):
         error, spread = errors_px(xy_pred, xy_true).double(), extra[:, 0].double()
         member_mse = (error.square() + spread.square()).mean() / 2
         figures = {"member_rmse_px": member_mse.sqrt().item()}
-        if error.unique().numel() > 1 and spread.unique().numel() > 1:
+        if error.min() < error.max() and spread.min() < spread.max():
             correlation = spearmanr(spread.numpy(), error.numpy()).statistic
             figures["spread_error_correlation"] = float(correlation)
         return figures

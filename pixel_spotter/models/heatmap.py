@@ -32,6 +32,8 @@ class HeatmapRegressor(PointRegressor):
         ValueError: if an argument is out of its range.
     """
 
+    head: "SoftArgmax"
+
     def __init__(
         self,
         image_size: int | Sequence[int],

@@ -34,6 +34,8 @@ class SimCCRegressor(PointRegressor):
         ValueError: as `CNNRegressor`, or if an argument is out of its range.
     """
 
+    head: "AxisBins"
+
     def __init__(
         self,
         image_size: int | Sequence[int],

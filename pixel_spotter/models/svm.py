@@ -34,6 +34,8 @@ class SVMRegressor(SolvedRegressor):
         ValueError: if an argument is out of its range, or the image too small for the blur.
     """
 
+    head: "KernelHead"
+
     def __init__(
         self,
         image_size: int | Sequence[int],
@@ -137,7 +139,7 @@ class KernelHead(nn.Module):
         self.register_buffer("coefficients", torch.zeros(0, 2))
         self.register_buffer("bias", torch.zeros(2))
         self.register_buffer("gamma", torch.ones(()))
-        self.register_load_state_dict_pre_hook(_make_room)
+        self.register_load_state_dict_pre_hook(_make_room)  # type: ignore[no-untyped-call]
 
     def set_scale(self, vectors: Tensor) -> None:
         """Set gamma to 1 / (D var), as scikit-learn's ``gamma="scale"``, from vectors (N, D)."""

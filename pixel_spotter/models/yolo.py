@@ -35,6 +35,7 @@ class YOLORegressor(PointRegressor):
         ValueError: if an argument is out of its range.
     """
 
+    head: "BestBox"
     extras = ("box_width_px", "box_height_px", "objectness")
 
     def __init__(
@@ -70,7 +71,8 @@ class YOLORegressor(PointRegressor):
         focal = sigmoid_focal_loss(objectness, F.one_hot(holds, objectness.shape[1]).float())
         ciou = complete_box_iou_loss(corners(found), corners(truth), reduction="mean")
         centre = F.mse_loss(found[:, :2] / self.head.stride, xy_px / self.head.stride)
-        return focal.sum(dim=1).mean() + ciou + centre
+        loss: Tensor = focal.sum(dim=1).mean() + ciou + centre
+        return loss
 
     def extra_estimates(self, features: Tensor) -> Tensor:
         """Return the best box's width and height, px, and its objectness, 0 to 1: (B, 3)."""
@@ -81,8 +83,7 @@ class YOLORegressor(PointRegressor):
         """Return ``box_iou``, the mean IoU of predicted and true boxes."""
         boxes = torch.cat([xy_pred, extra[:, :2]], dim=1)
         truth = torch.cat([xy_true, torch.full_like(xy_true, self.box_px)], dim=1)
-        pairs = zip(corners(boxes).split(1), corners(truth).split(1), strict=True)
-        return {"box_iou": torch.cat([box_iou(*pair) for pair in pairs]).mean().item()}
+        return {"box_iou": box_iou(corners(boxes), corners(truth)).diagonal().mean().item()}
 
 
 class BestBox(nn.Module):
@@ -109,10 +110,10 @@ class BestBox(nn.Module):
 
     def decode(self, cells: Tensor) -> tuple[Tensor, Tensor]:
         """Return every cell's objectness (B, N) and box (x, y, width, height), px: (B, N, 4)."""
-        objectness, offset, log_side = cells.flatten(2).mT.split([1, 2, 2], dim=2)
-        centre = self.centres + self.stride * offset
-        side = self.box_px * log_side.clamp(-8, 8).exp()
-        return objectness.squeeze(2), torch.cat([centre, side], dim=2)
+        numbers = cells.flatten(2).mT
+        centre = self.centres + self.stride * numbers[..., 1:3]
+        side = self.box_px * numbers[..., 3:].clamp(-8, 8).exp()
+        return numbers[..., 0], torch.cat([centre, side], dim=2)
 
     def cell_of(self, xy_px: Tensor) -> Tensor:
         """Return which cell points (B, 2) lie in: (B,)."""
@@ -132,4 +133,5 @@ class BestBox(nn.Module):
 
 def corners(boxes: Tensor) -> Tensor:
     """Turn (x, y, width, height) into (x1, y1, x2, y2): (N, 4)."""
-    return box_convert(boxes, "cxcywh", "xyxy")
+    xyxy: Tensor = box_convert(boxes, "cxcywh", "xyxy")
+    return xyxy
