@@ -1,0 +1,46 @@
+import pytest
+import torch
+
+from pixel_spotter.models.coordconv import AddCoordinates, CoordConvRegressor, PoolHead
+
+
+def test_coordinates_by_hand() -> None:
+    channels = AddCoordinates((2, 4))(torch.ones(1, 1, 2, 4))
+    assert channels[0, 0].tolist() == [[1] * 4] * 2
+    assert channels[0, 1].tolist() == [[-0.75, -0.25, 0.25, 0.75]] * 2
+    assert channels[0, 2].tolist() == [[-0.5] * 4, [0.5] * 4]
+
+
+def test_invisible_coordinates_are_zero() -> None:
+    channels = AddCoordinates((2, 4), visible=False)(torch.ones(1, 1, 2, 4))
+    assert channels[0, 1:].abs().sum() == 0
+    counts = [CoordConvRegressor(8, coordinates=c).count_parameters() for c in (True, False)]
+    assert counts[0] == counts[1]
+
+
+def test_906_parameters_as_in_the_paper() -> None:
+    assert CoordConvRegressor(64).count_parameters() == 906
+
+
+def test_pooling_by_hand() -> None:
+    maps = torch.tensor([[[[0.0, 1.0], [-1.0, -0.4]], [[0.5, -1.0], [0.0, 0.0]]]])
+    # unit u becomes ((u + 1) * 2 - 1) / 2 px
+    assert PoolHead((2, 2), "max")(maps).tolist() == [pytest.approx([1.5, 1.0])]
+    assert PoolHead((2, 2), "mean")(maps).tolist() == [pytest.approx([0.4, 0.375])]
+
+
+def test_without_an_activation_it_is_linear_before_the_pooling() -> None:
+    model = CoordConvRegressor(8, activation="none")
+    a, b = torch.rand(2, 1, 1, 8, 8)
+    middle = model.encode((a + b) / 2)
+    torch.testing.assert_close(middle, (model.encode(a) + model.encode(b)) / 2)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"pointwise": [0]}, {"channels": [0]}, {"activation": "sine"}, {"pooling": "median"}],
+    ids=str,
+)
+def test_arguments_out_of_range(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=rf"model\.{next(iter(wrong))}"):
+        CoordConvRegressor(10, **wrong)  # type: ignore[arg-type]
