@@ -26,8 +26,10 @@ class PixelDataModule(L.LightningDataModule):
     Args:
         image_size: side of the square image, or [height, width], px.
         split: ``uniform``, ``quadrant``, ``border`` or ``iid``; see `split_positions`.
-        train_samples: samples in an epoch, drawn from the training positions: every position
-            once before any comes again.
+        train_samples: samples to train on. As many of the training positions, if there are more
+            of them; all of them repeatedly, if there are fewer.
+        epoch_samples: samples drawn in an epoch, every position once before any comes again;
+            None draws ``train_samples``.
         val_fraction: share of all positions used for validation.
         test_fraction: share of all positions used for testing.
         batch_size: images in a batch, on each device.
@@ -49,10 +51,12 @@ class PixelDataModule(L.LightningDataModule):
         batch_size: int = 128,
         num_workers: int = 0,
         seed: int = 0,
+        epoch_samples: int | None = None,
     ) -> None:
         super().__init__()
         for name, value, least in (
             ("train_samples", train_samples, 1),
+            ("epoch_samples", 1 if epoch_samples is None else epoch_samples, 1),
             ("batch_size", batch_size, 1),
             ("num_workers", num_workers, 0),
         ):
@@ -63,12 +67,14 @@ class PixelDataModule(L.LightningDataModule):
         self.save_hyperparameters(logger=False)
         self.size = as_size(image_size)
         self.train_samples = train_samples
+        self.epoch_samples = train_samples if epoch_samples is None else epoch_samples
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
-        self.positions: Split = split_positions(
+        shared_out = split_positions(
             split, self.size, val_fraction, test_fraction, train_samples, seed
         )
+        self.positions: Split = shared_out._replace(train=shared_out.train[:train_samples])
 
     def seen_in_training(self, trained_on: Sequence["PixelDataModule"]) -> float:
         """Return which fraction of the test positions are training positions of such data."""
@@ -76,7 +82,7 @@ class PixelDataModule(L.LightningDataModule):
         return seen_fraction(self.positions.test, seen, self.size[1])
 
     def training_samples(self, device: torch.device) -> Batch:
-        """Return the first epoch's samples on a device: (N, 1, H, W), (N, 2)."""
+        """Return all samples to train on, on a device: (N, 1, H, W), (N, 2)."""
         draw = ShuffledBatches(
             len(self.positions.train), self.train_samples, self.batch_size, self.seed
         ).draw()
@@ -85,7 +91,7 @@ class PixelDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Return the loader of an epoch's shuffled training positions."""
         shuffled = ShuffledBatches(
-            len(self.positions.train), self.train_samples, self.batch_size, self.seed, *self._rank()
+            len(self.positions.train), self.epoch_samples, self.batch_size, self.seed, *self._rank()
         )
         if self.trainer:
             # A continued run fetches its first batch before the Trainer names the epoch (and

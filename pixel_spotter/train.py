@@ -92,7 +92,7 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
         "lr": None if isinstance(model, SolvedRegressor) else cfg.optim.lr,
         "parameters": model.count_parameters(),
         "train_seconds": round(seconds, 3),
-        "train_images_per_second": round(epochs * data.train_samples / seconds, 1),
+        "train_images_per_second": round(epochs * data.epoch_samples / seconds, 1),
         "precision": trainer.precision,
         **runs.where_it_ran(trainer.strategy.root_device),
     }

@@ -115,8 +115,20 @@ def test_train_samples_come_from_the_training_positions() -> None:
     times = Counter(tuple(xy) for xy in epoch(data, 0).tolist())
     assert times.total() == 250
     assert times.keys() == allowed
-    few = module(split="border", train_samples=20)
-    assert len({tuple(xy) for xy in epoch(few, 0).tolist()}) == 20
+
+
+def test_few_samples_are_the_same_few_positions_in_every_epoch() -> None:
+    few = module(split="border", train_samples=20, epoch_samples=50)
+    fixed = {tuple(xy) for xy in few.positions.train.tolist()}
+    assert len(fixed) == 20
+    for number in (0, 1):
+        times = Counter(tuple(xy) for xy in epoch(few, number).tolist())
+        assert times.keys() == fixed
+        assert times.total() == 50
+        assert set(times.values()) == {2, 3}
+    all_of_them = module(split="border").positions
+    assert fixed < {tuple(xy) for xy in all_of_them.train.tolist()}
+    assert torch.equal(few.positions.test, all_of_them.test)
 
 
 def test_epochs_and_seeds_differ_and_repeat() -> None:
@@ -184,6 +196,7 @@ def test_the_trainer_sees_the_draw_of_each_epoch_as_images_and_positions() -> No
         ("train_samples", 0),
         ("train_samples", 2.5),
         ("train_samples", True),
+        ("epoch_samples", 0),
         ("val_fraction", 0.0),
         ("val_fraction", 1.5),
         ("test_fraction", -0.2),
@@ -208,8 +221,12 @@ def test_seen_in_training_recomputed() -> None:
     data = module(split="iid", image_size=[5, 9])
     train = {tuple(xy) for xy in data.positions.train.tolist()}
     test = [tuple(xy) for xy in data.positions.test.tolist()]
-    assert data.seen_in_training() == pytest.approx(sum(xy in train for xy in test) / len(test))
-    assert module(split="uniform").seen_in_training() == 0
+    assert data.seen_in_training([data]) == pytest.approx(
+        sum(xy in train for xy in test) / len(test)
+    )
+    uniform = module(split="uniform")
+    assert uniform.seen_in_training([uniform]) == 0
+    assert uniform.seen_in_training([uniform, data]) > 0
 
 
 @settings(max_examples=10)

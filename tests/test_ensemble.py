@@ -186,7 +186,7 @@ def test_what_its_members_were_trained_on_counts_as_seen(two: list[str], tmp_pat
 
 def test_checkpoints_that_disagree_in_image_size(two: list[str], tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "c.ckpt", CNNRegressor(24), 24)
-    with pytest.raises(UserError, match="16x16 px cannot have members .* 16x16, 24x24"):
+    with pytest.raises(UserError, match=r"16x16 px cannot have members .* 16x16, 24x24"):
         CheckpointEnsemble(16, [two[0], str(tmp_path / "c.ckpt")])
 
 

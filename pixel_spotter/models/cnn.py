@@ -15,13 +15,14 @@ from pixel_spotter.models.regression import (
 
 
 class CNNRegressor(PointRegressor):
-    """3x3 convolutions, each with ReLU and 2x2 max-pooling, then fully connected layers.
+    """3x3 convolutions, each with ReLU and 2x2 pooling, then fully connected layers.
 
     Args:
         image_size: side of the square image, or [height, width], px. Every convolution halves it.
         channels: width of each convolution.
         hidden: width of each fully connected layer before the head.
         dropout: probability of dropping a unit after each of them.
+        pooling: ``max`` or ``mean``.
         scale_output: see `LinearHead`.
         optimizer: see `PointRegressor`.
         scheduler: see `PointRegressor`.
@@ -36,19 +37,24 @@ class CNNRegressor(PointRegressor):
         channels: Sequence[int] = (16, 32, 64),
         hidden: Sequence[int] = (128, 64),
         dropout: float = 0.0,
+        pooling: str = "max",
         scale_output: bool = True,
         optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory | None = None,
     ) -> None:
         super().__init__(image_size, optimizer, scheduler)
         self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
-        self.features, width = cnn_trunk(self.size, channels, hidden, dropout)
+        self.features, width = cnn_trunk(self.size, channels, hidden, dropout, pooling)
         self.head = LinearHead(width, self.size, scale_output)
         self.to(memory_format=torch.channels_last)
 
 
 def cnn_trunk(
-    size: Size, channels: Sequence[int], hidden: Sequence[int], dropout: float
+    size: Size,
+    channels: Sequence[int],
+    hidden: Sequence[int],
+    dropout: float,
+    pooling: str = "max",
 ) -> tuple[nn.Sequential, int]:
     """Return what `CNNRegressor` does before its head, and the width of the features it makes.
 
@@ -65,10 +71,13 @@ def cnn_trunk(
         raise ValueError("model.channels and model.hidden must be widths of at least 1")
     if not 0 <= dropout < 1:
         raise ValueError(f"model.dropout must lie in [0, 1), got {dropout}")
+    if pooling not in ("max", "mean"):
+        raise ValueError(f"model.pooling must be max or mean, got {pooling!r}")
 
+    pool = nn.MaxPool2d if pooling == "max" else nn.AvgPool2d
     layers: list[nn.Module] = []
     for before, after in zip([1, *channels], channels, strict=False):
-        layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), pool(2)]
     layers.append(nn.Flatten())
     widths = [channels[-1] * height * width, *hidden]
     for before, after in zip(widths, hidden, strict=False):

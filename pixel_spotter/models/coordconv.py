@@ -63,6 +63,12 @@ class CoordConvRegressor(PointRegressor):
             ]
         self.features = nn.Sequential(*layers[:-1])
         self.head = PoolHead(self.size, pooling)
+        # Glorot's weights and no biases. With PyTorch's, which are smaller, the coordinates of an
+        # edge win every maximum, and training mostly ends with the image's centre for an answer.
+        for layer in self.features:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
 
 class AddCoordinates(nn.Module):
