@@ -13,7 +13,7 @@ from matplotlib.colors import LogNorm, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 
 from pixel_spotter.coordinates import Size
@@ -22,6 +22,7 @@ from pixel_spotter.rendering import render_pixels
 from pixel_spotter.summary import Curve, Estimate, Miss, pareto_front
 
 GRID = "#d7dce1"
+_QUIET = "#8b949e"
 
 _COLOURS = (
     "#2f7fd6", "#e0672a", "#23a06b", "#c04fa8", "#c79a12", "#7a62d8",
@@ -75,6 +76,8 @@ def draw_curves(
         axes.set_xticks(
             ticks, [f"{tick:,g}" if tick < 1000 else _thousands(tick) for tick in ticks]
         )
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if log_range is not None:
         axes.set_ylim(*log_range)
     _log_axis(axes, "y")
@@ -85,7 +88,7 @@ def draw_curves(
 def draw_frontier(
     axes: Axes,
     points: Mapping[str, tuple[float, Estimate]],
-    floor: Sequence[str],
+    floor: Mapping[str, float],
     colours: Mapping[str, str],
 ) -> None:
     """Draw training time against error, and the front that no model beats in both.
@@ -93,7 +96,7 @@ def draw_frontier(
     Args:
         axes: where to draw.
         points: s and px of each trained model.
-        floor: the models that need no training.
+        floor: the error of the models that need no training, px.
         colours: of each name.
     """
     errors = [error.mean for _, error in points.values() if error.mean > 0] or [1.0]
@@ -111,18 +114,25 @@ def draw_frontier(
         marker = "v" if error.mean == 0 else "o" if name in front else "D"
         face = colours[name] if name in front else "none"
         axes.scatter(
-            [time], [height], s=34, marker=marker, facecolors=face, edgecolors=colours[name], zorder=3
+            [time],
+            [height],
+            s=34,
+            marker=marker,
+            facecolors=face,
+            edgecolors=colours[name],
+            zorder=3,
         )
     if front:
         x, y = [shown[name][0] for name in front], [shown[name][1] for name in front]
         edge = max(s for s, _ in points.values()) * 1.6
         axes.plot(
-            [*x, edge], [*y, y[-1]], color=INK, linewidth=0.9, linestyle="--",
+            [*x, edge], [*y, y[-1]], color=_QUIET, linewidth=1.0, linestyle="--",
             drawstyle="steps-post", zorder=1,
         )  # fmt: skip
     if floor:
-        text = "floor: " + ", ".join(floor)
-        axes.text(0.02, 0.02, text, transform=axes.transAxes, fontsize=7.5, color=INK)
+        text = "floor: " + ", ".join(f"{name} ({error:.2g} px)" for name, error in floor.items())
+        line = axes.text(0.02, 0.02, text, transform=axes.transAxes, fontsize=8)
+        line.set_in_layout(False)
     axes.margins(x=0.22, y=0.16)
     _log_axis(axes, "x")
     _log_axis(axes, "y")
@@ -130,6 +140,12 @@ def draw_frontier(
     axes.set_ylabel("mean error (px)")
     axes.grid(color=GRID, linewidth=0.6)
     _label_points(axes, {name: shown[name] for name in (names if len(names) <= 14 else front)})
+
+
+_BESIDE = (
+    (6, 7), (-6, 7), (6, -8), (-6, -8), (8, 0), (-8, 0), (0, 13), (0, -14), (0, 23), (0, -24),
+)  # fmt: skip
+"""Where a name may stand, in points from its point; what comes first is preferred."""
 
 
 def _label_points(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
@@ -144,9 +160,9 @@ def _label_points(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in place.values()]
     for name in sorted(points, key=lambda name: -place[name][1]):
         x, y = place[name]
-        long = 4.1 * len(name)
+        long = 4.9 * len(name)
         tried = []
-        for dx, dy in ((7, 0), (-7, 0), (6, 9), (6, -9), (-6, 9), (-6, -9), (0, 13), (0, -13)):
+        for dx, dy in _BESIDE:
             left = x + dx - (long if dx < 0 else long / 2 if dx == 0 else 0)
             box = (left, y + dy - 4.5, left + long, y + dy + 4.5)
             cut = max(0.0, box[2] - 0.8 * width) + max(0.0, -box[0])
@@ -160,7 +176,7 @@ def _label_points(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None
             textcoords="offset points",
             ha="right" if dx < 0 else "center" if dx == 0 else "left",
             va="center",
-            fontsize=7.5,
+            fontsize=8,
             color=INK,
         )
 

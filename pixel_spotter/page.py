@@ -22,6 +22,7 @@ from pixel_spotter.summary import (
     Estimate,
     Group,
     Miss,
+    baselines,
     curves_over,
     extra_figures,
     group_runs,
@@ -33,6 +34,9 @@ from pixel_spotter.verdict import Verdict, judge
 
 WORST = 4
 """So many of a model's worst predictions are shown on each split."""
+
+ENLARGED_PX = 3
+"""Errors below this are shown in a part of the image four times as wide."""
 
 _AXES = (("data.train_samples", "training samples"), ("trainer.max_epochs", "epochs"))
 """Settings over which curves are drawn where they vary, and the words on the axis."""
@@ -91,6 +95,7 @@ class Row:
     seeds: str
     ran_on: str
     missing: str
+    why: str
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,7 @@ class Report:
                 _seeds(group),
                 f"{group.texts('threads')} / {group.texts('device')}" if group.cells else "",
                 _missing(group),
+                next((cell.reason for cell in group.unfinished if cell.reason), ""),
             )
             for group in self.on(split)
         ]
@@ -223,7 +229,7 @@ def page_html(report: Report, curves: Mapping[str, Mapping[str, Curve]]) -> str:
     return _ENVIRONMENT.get_template("report.html").render(
         **_words(report),
         frontiers={
-            split: charts.svg(charts.panel(draw, (4.4, 3.3)))
+            split: charts.svg(charts.panel(draw, (4.8, 3.5)))
             for split, draw in _frontiers(report).items()
         },
         lines=[
@@ -233,6 +239,7 @@ def page_html(report: Report, curves: Mapping[str, Mapping[str, Curve]]) -> str:
         maps={split: [_map(group) for group in report.done(split)] for split in report.splits},
         error_bar=charts.png(charts.error_bar()),
         error_range=ERROR_RANGE_PX,
+        enlarged=ENLARGED_PX,
         worst={split: _worst(report.done(split)) for split in report.splits},
     )
 
@@ -278,7 +285,7 @@ def pictures(
             rows = {
                 group.variant: group.worst(WORST)
                 for group in done
-                if group.size == size and not _exact(group)
+                if group.size == size and not group.exact
             }
             if rows:
                 suffix = "" if size == done[0].size else f"_{size[0]}x{size[1]}"
@@ -396,11 +403,7 @@ def _frontiers(report: Report) -> dict[str, Callable[[Axes], None]]:
             draws[split] = partial(
                 charts.draw_frontier,
                 points={g.variant: (g.figure("train_seconds").mean, g.error) for g in trained},
-                floor=[
-                    f"{g.variant} ({wording.pixels(g.error.mean)} px)"
-                    for g in done
-                    if not g.trained
-                ],
+                floor={g.model: g.error.mean for g in reversed(done) if not g.trained},
                 colours={g.variant: colours[g.model] for g in trained},
             )
     return draws
@@ -436,6 +439,7 @@ def _words(report: Report) -> dict[str, Any]:
         "seeds": report.seeds(),
         "splits": splits,
         "columns": report.columns,
+        "baselines": baselines(report.groups),
         "overview": _overview(report),
         "unfinished": [*report.sweep.failed, *report.sweep.open],
         "repeated": report.sweep.repeated,
@@ -506,23 +510,14 @@ def _seeds(group: Group) -> str:
 
 
 def _missing(group: Group) -> str:
-    """Say what is missing of a group, and why: ``open: 3 failed (no weights)``."""
-    failed = [cell for cell in group.unfinished if cell.state == "failed"]
-    waiting = len(group.unfinished) - len(failed)
-    parts = []
-    if failed:
-        parts.append(f"{len(failed)} failed ({failed[0].reason})")
-    if waiting:
-        parts.append(f"{waiting} open")
-    return ", ".join(parts)
+    """Say what is missing of a group: ``3 failed, 1 open``."""
+    failed = sum(cell.state == "failed" for cell in group.unfinished)
+    counts = ((failed, "failed"), (len(group.unfinished) - failed, "open"))
+    return ", ".join(f"{count} {word}" for count, word in counts if count)
 
 
 def _blank(value: float | None) -> float | str:
     return "" if value is None else value
-
-
-def _exact(group: Group) -> bool:
-    return group.figure("test/max_error_px").mean < 5e-4
 
 
 def _map(group: Group) -> dict[str, Any]:
@@ -541,8 +536,8 @@ def _worst(groups: Sequence[Group]) -> list[dict[str, Any]]:
     return [
         {
             "name": group.variant,
-            "exact": _exact(group),
-            "misses": [] if _exact(group) else [_miss(m, group) for m in group.worst(WORST)],
+            "exact": group.exact,
+            "misses": [] if group.exact else [_miss(m, group) for m in group.worst(WORST)],
         }
         for group in groups
     ]
@@ -551,13 +546,25 @@ def _worst(groups: Sequence[Group]) -> list[dict[str, Any]]:
 def _miss(miss: Miss, group: Group) -> dict[str, Any]:
     height, width = group.size
     image = render_pixels(miss.xy_true[None].long(), group.size)[0, 0]
+    (x, y), (x_pred, y_pred) = miss.xy_true.tolist(), miss.xy_pred.tolist()
+    left, top, side = -0.5, -0.5, max(height, width)
+    if miss.error < ENLARGED_PX < side / 4:
+        side = 4 * ENLARGED_PX
+        left = min(max(x - side // 2, 0), max(width - side, 0)) - 0.5
+        top = min(max(y - side // 2, 0), max(height - side, 0)) - 0.5
+    shown = (min(width, side), min(height, side))
     return {
         "picture": charts.png(charts.grey(image.numpy())),
-        "true": [round(value, 1) for value in miss.xy_true.tolist()],
-        "guess": [round(value, 1) for value in miss.xy_pred.tolist()],
+        "view": f"{left:g} {top:g} {shown[0]} {shown[1]}",
+        "true": (f"{x:g}", f"{y:g}"),
+        "cross": (
+            round(min(max(x_pred, left), left + shown[0]), 3),
+            round(min(max(y_pred, top), top + shown[1]), 3),
+        ),
+        "guess": (f"{x_pred:.2f}", f"{y_pred:.2f}"),
         "error": wording.pixels(miss.error),
         "seed": miss.seed,
         "height": height,
         "width": width,
-        "unit": max(height, width) / 50,
+        "unit": round(side / 50, 3),
     }

@@ -146,8 +146,9 @@ def draw_prediction(
     height, width = image.shape
     axes.imshow(image, cmap="gray", vmin=0, vmax=1)
     (x_true, y_true), (x_pred, y_pred) = xy_true.tolist(), xy_pred.tolist()
-    outline = {"facecolors": "none", "edgecolors": TRUTH, "linewidths": 1.0}
-    axes.scatter(x_true, y_true, s=ring, marker="o", **outline)
+    axes.scatter(
+        x_true, y_true, s=ring, marker="o", facecolors="none", edgecolors=TRUTH, linewidths=1.0
+    )
     axes.scatter(x_pred, y_pred, s=ring * 2 / 3, marker="+", c=PREDICTION, linewidths=1.0)
     axes.set_xlim(-0.5, width - 0.5)
     axes.set_ylim(height - 0.5, -0.5)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,10 @@ MEAN_ERROR = "test/mean_error_px"
 SPLITS = ("uniform", "quadrant", "border", "iid")
 """The order in which splits are shown; others come after them."""
 
+BASELINE = "baseline"
+"""The label of the runs whose settings most of a model's runs share."""
+
+_NONE = object()
 _STANDARD = {f"test/{name}" for name in point_metrics(torch.zeros(1, 2), torch.zeros(1, 2))}
 
 
@@ -78,6 +83,11 @@ class Group:
     def trained(self) -> bool:
         """Tell whether there was something to train; if not, it is a closed form."""
         return self.figure("parameters").mean > 0
+
+    @property
+    def exact(self) -> bool:
+        """Tell whether no error is larger than what is written as 0."""
+        return self.figure("test/max_error_px").mean < 5e-4
 
     @property
     def unseen(self) -> bool:
@@ -182,12 +192,26 @@ def group_runs(cells: Sequence[Cell], unfinished: Sequence[Unfinished] = ()) -> 
                 cell
             )
         varying = _varying([members[0].kind for members in kinds.values()])
-        for members in kinds.values():
-            settings = {key: members[0].kind[key] for key in varying if key in members[0].kind}
-            label = _label(settings, varying)
+        settings_of = [
+            {key: members[0].kind[key] for key in varying if key in members[0].kind}
+            for members in kinds.values()
+        ]
+        baseline = _baseline(settings_of)
+        for members, settings in zip(kinds.values(), settings_of, strict=True):
+            rest = {k: v for k, v in settings.items() if repr(v) != repr(baseline.get(k, _NONE))}
+            label = _label(rest, varying) if rest or not settings else BASELINE
             groups.append(Group(model, label, members[0].split, members, settings))
     groups += _open_groups(groups, unfinished)
     return sorted(groups, key=_rank)
+
+
+def baselines(groups: Sequence[Group]) -> dict[str, str]:
+    """Return the settings that a label ``baseline`` stands for, by model."""
+    return {
+        group.model: _label(group.settings, list(group.settings))
+        for group in groups
+        if group.label == BASELINE
+    }
 
 
 def splits_of(groups: Sequence[Group]) -> list[str]:
@@ -289,6 +313,26 @@ def _varying(kinds: Sequence[Mapping[str, Any]]) -> list[str]:
         or all(key in kind for kind in kinds)
         or not key.startswith(tuple(targets))
     ]
+
+
+def _baseline(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the settings that most runs have, if there are runs that have all of them.
+
+    An ablation changes one setting at a time: its rows are labelled by what was changed. In a
+    grid of all combinations no value has a majority, and there is no baseline.
+    """
+    keys = list(dict.fromkeys(key for one in settings for key in one))
+    found: dict[str, Any] = {}
+    for key in keys:
+        values = [repr(one.get(key, _NONE)) for one in settings]
+        value, count = Counter(values).most_common(1)[0]
+        if count * 2 <= len(values):
+            return {}
+        found[key] = next(
+            one.get(key, _NONE) for one, v in zip(settings, values, strict=True) if v == value
+        )
+    whole = {key: value for key, value in found.items() if value is not _NONE}
+    return whole if any(dict(one) == whole for one in settings) else {}
 
 
 def _label(settings: Mapping[str, Any], among: Sequence[str]) -> str:

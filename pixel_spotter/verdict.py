@@ -1,6 +1,6 @@
 """Which model to use, and why: said in words that follow from the figures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pixel_spotter.summary import Group, seen_share, splits_of
@@ -61,29 +61,32 @@ def judge(groups: Sequence[Group]) -> Verdict:
     row, where = complete[best], worst(best)
     headline = f"Of the trained models, use {best}." if floor else f"Use {best}."
     reasons = []
+    what = "models and settings" if any(row.label for row in groups) else "models"
     if len(splits) > 1:
         others = [f"{with_interval(row[s].error)} on {s}" for s in splits if s != where.split]
         reasons.append(
-            f"Of {len(learned)} trained models it has the smallest error where it does worst: "
+            f"Of {len(learned)} trained {what} it has the smallest error where it does worst: "
             f"{with_interval(where.error)} on {where.split}; {listed(others)}."
             if len(learned) > 1
             else f"It is the only trained model here: {with_interval(where.error)} on "
             f"{where.split}; {listed(others)}."
         )
     else:
-        among = f"of {len(learned)} trained models" if len(learned) > 1 else "no other was trained"
+        among = f"of {len(learned)} trained {what}" if len(learned) > 1 else "no other was trained"
         reasons.append(
             f"Its mean error on {where.split} is {with_interval(where.error)}, "
             + (f"the smallest {among}." if len(learned) > 1 else f"and {among}.")
         )
     reasons.append(_cost(where))
+    others_best = [name for name in learned[1:] if worst(name).model != where.model]
     if len(learned) > 1:
-        reasons.append(_rival(where, worst(learned[1])))
+        reasons.append(_rival(where, worst([*others_best, *learned[1:]][0])))
     reasons += _floor(floor, complete)
+    best_settings = {worst(name).model: worst(name) for name in reversed(learned)}
     failing = [
-        f"{name} ({with_interval(worst(name).error)} on {worst(name).split})"
-        for name in learned
-        if worst(name).error.mean > MISSES_PX
+        f"{model} ({with_interval(group.error)} on {group.split})"
+        for model, group in reversed(best_settings.items())
+        if group.error.mean > MISSES_PX
     ]
     if failing and unseen:
         reasons.append(
@@ -124,25 +127,23 @@ def _rival(best: Group, second: Group) -> str:
     return f"{line}, in {time} s: the intervals do not overlap."
 
 
-def _floor(floor: Sequence[str], table: dict[str, dict[str, Group]]) -> list[str]:
+def _floor(floor: Sequence[str], table: Mapping[str, Mapping[str, Group]]) -> list[str]:
     """Say what the closed forms reach, against which every trained model is to be read."""
-    exact = [
-        n
-        for n in floor
-        if all(g.figure("test/max_error_px").mean < 5e-4 for g in table[n].values())
+    worst: dict[str, Group] = {}
+    for name in floor:
+        for group in table[name].values():
+            other = worst.setdefault(group.model, group)
+            worst[group.model] = max(other, group, key=lambda group: group.error.mean)
+    exact = [model for model, group in worst.items() if group.exact]
+    lines = [
+        f"The floor: {model}, without any training, {with_interval(group.error)} on {group.split}."
+        for model, group in worst.items()
+        if not group.exact
     ]
-    lines = []
     if exact:
         lines.append(
             f"The floor: {listed(exact)}, computed in closed form without any training, "
             f"{'finds' if len(exact) == 1 else 'find'} every position exactly. On images as clean "
             f"as these nothing needs to be learned; the trained models show what learning costs."
         )
-    for name in floor:
-        if name not in exact:
-            worst = max(table[name].values(), key=lambda group: group.error.mean)
-            lines.append(
-                f"The floor: {name}, without any training, {with_interval(worst.error)} on "
-                f"{worst.split}."
-            )
     return lines

@@ -23,9 +23,10 @@ def whole(value: float, like: float | None = None) -> str:
 
 
 def seconds(value: float, like: float | None = None) -> str:
-    """Write a time in s."""
+    """Write a time in s, as exactly as one of the size ``like`` deserves."""
     size = abs(value if like is None else like)
-    return f"{value:,.0f}" if size >= 10 else f"{value:.1f}" if size >= 1 else f"{value:.2g}"
+    digits = 0 if size >= 10 else 1 if size >= 1 else 3
+    return f"{value:,.{digits}f}"
 
 
 def plain(value: float, like: float | None = None) -> str:
