@@ -90,6 +90,7 @@ def draw_frontier(
     points: Mapping[str, tuple[float, Estimate]],
     floor: Mapping[str, float],
     colours: Mapping[str, str],
+    names: Mapping[str, str],
 ) -> None:
     """Draw training time against error, and the front that no model beats in both.
 
@@ -97,13 +98,15 @@ def draw_frontier(
         axes: where to draw.
         points: s and px of each trained model.
         floor: the error of the models that need no training, px.
-        colours: of each name.
+        colours: of each of them.
+        names: what to write beside each; beside those on the front only, where it is too much.
     """
     errors = [error.mean for _, error in points.values() if error.mean > 0] or [1.0]
     bottom = min(errors) / 3
     shown = {name: (s, max(error.mean, bottom)) for name, (s, error) in points.items()}
-    names = list(points)
-    front = [names[k] for k in pareto_front([(s, error.mean) for s, error in points.values()])]
+    front = [
+        list(points)[k] for k in pareto_front([(s, error.mean) for s, error in points.values()])
+    ]
     axes.set_xscale("log")
     axes.set_yscale("log")
     for name, (time, error) in points.items():
@@ -139,7 +142,8 @@ def draw_frontier(
     axes.set_xlabel("training time (s)")
     axes.set_ylabel("mean error (px)")
     axes.grid(color=GRID, linewidth=0.6)
-    _label_points(axes, {name: shown[name] for name in (names if len(names) <= 14 else front)})
+    written = front if sum(map(len, names.values())) > 160 else points
+    _label_points(axes, {name: (names[name], shown[name]) for name in written})
 
 
 _BESIDE = (
@@ -148,19 +152,19 @@ _BESIDE = (
 """Where a name may stand, in points from its point; what comes first is preferred."""
 
 
-def _label_points(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+def _label_points(axes: Axes, points: Mapping[str, tuple[str, tuple[float, float]]]) -> None:
     """Write names beside points, each where it covers the least of the others."""
     figure: Any = axes.figure
     width, height = figure.get_size_inches() * 72
     place = {
         name: axes.transLimits.transform(axes.transScale.transform(point))
         * (0.8 * width, 0.75 * height)
-        for name, point in points.items()
+        for name, (_, point) in points.items()
     }
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in place.values()]
     for name in sorted(points, key=lambda name: -place[name][1]):
         x, y = place[name]
-        long = 4.9 * len(name)
+        long = 4.9 * len(points[name][0])
         tried = []
         for dx, dy in _BESIDE:
             left = x + dx - (long if dx < 0 else long / 2 if dx == 0 else 0)
@@ -170,8 +174,7 @@ def _label_points(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None
         _, dx, dy, box = min(tried, key=lambda one: one[0])
         taken.append(box)
         axes.annotate(
-            name,
-            points[name],
+            *points[name],
             xytext=(dx, dy),
             textcoords="offset points",
             ha="right" if dx < 0 else "center" if dx == 0 else "left",

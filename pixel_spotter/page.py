@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -188,6 +190,9 @@ class Report:
         return f"{finished} of {whole} cells finished, {', '.join(parts)}"
 
 
+_ENVIRONMENT.filters["soft"] = lambda text: _soft(text)
+
+
 def table_csv(report: Report) -> str:
     """Write one row a group: means, half-widths of their 95% intervals, costs, seeds."""
     keys = [column.key for column in report.columns]
@@ -228,12 +233,15 @@ def page_html(report: Report, curves: Mapping[str, Mapping[str, Curve]]) -> str:
     lines = _line_charts(report, curves)
     return _ENVIRONMENT.get_template("report.html").render(
         **_words(report),
+        frontier_legend=_model_colours(report) if any(g.label for g in report.groups) else {},
         frontiers={
             split: charts.svg(charts.panel(draw, (4.8, 3.5)))
             for split, draw in _frontiers(report).items()
         },
         lines=[
-            chart.drawn({title: charts.svg(charts.panel(d)) for title, d in chart.draws.items()})
+            chart.drawn(
+                {t: charts.svg(charts.panel(d, chart.size)) for t, d in chart.draws.items()}
+            )
             for chart in lines
         ],
         maps={split: [_map(group) for group in report.done(split)] for split in report.splits},
@@ -334,6 +342,11 @@ class LineChart:
     legend: dict[str, str]
     draws: dict[str, Callable[[Axes], None]]
 
+    @property
+    def size(self) -> tuple[float, float]:
+        """Return a panel's width and height, inches: few panels are shown larger."""
+        return (4.8, 3.4) if len(self.draws) < 3 else (3.3, 2.5)
+
     def drawn(self, panels: Mapping[str, str]) -> dict[str, Any]:
         """Return what the page shows of it."""
         return {
@@ -349,14 +362,20 @@ def _line_charts(report: Report, curves: Mapping[str, Mapping[str, Curve]]) -> l
     found = []
     for key, words in _AXES:
         by_split = {split: curves_over(key, report.done(split)) for split in report.splits}
+        exact = {n for lines in by_split.values() for n, c in lines.items() if not c.positive}
+        by_split = {
+            split: {name: curve for name, curve in lines.items() if curve.positive}
+            for split, lines in by_split.items()
+        }
         by_split = {split: lines for split, lines in by_split.items() if lines}
         if by_split:
             name = f"over_{words.split()[-1]}"
             caption = (
                 f"Mean error on test positions against the number of {words}, a line a model, "
-                f"with its 95% interval. Both axes are logarithmic; an error of 0 has no place on "
-                f"them."
+                f"with its 95% interval; both axes are logarithmic."
             )
+            if exact:
+                caption += f" Not drawn, as their error is 0: {', '.join(sorted(exact))}."
             found.append(_line_chart(name, f"Error against {words}", caption, by_split, words))
     if curves:
         caption = (
@@ -373,7 +392,10 @@ def _line_chart(
     name: str, title: str, caption: str, panels: Mapping[str, Mapping[str, Curve]], over: str
 ) -> LineChart:
     """Arrange curves; ``over`` is the setting on a logarithmic axis, empty for epochs passed."""
-    colours = charts.colours_of(line for lines in panels.values() for line in lines)
+    names = list(dict.fromkeys(line for lines in panels.values() for line in lines))
+    if any("=" in name for name in names):  # settings: by their values, not by the errors
+        names.sort(key=_natural)
+    colours = charts.colours_of(names)
     values = [
         y.mean for lines in panels.values() for c in lines.values() for y in c.y if y.mean > 0
     ]
@@ -392,9 +414,20 @@ def _line_chart(
     return LineChart(name, title, caption, colours, draws)
 
 
+def _natural(text: str) -> list[tuple[float, str]]:
+    """Sort numbers inside a text by their values."""
+    words = re.split(r"([\d.]+(?:e[+-]?\d+)?)", text)
+    return [(float(w), "") if k % 2 and w.strip(".") else (0.0, w) for k, w in enumerate(words)]
+
+
+def _soft(text: str) -> Markup:
+    """Allow a long name to be broken where its words end."""
+    return Markup(re.sub(r"([_,=])", r"\1<wbr>", str(escape(text))))
+
+
 def _frontiers(report: Report) -> dict[str, Callable[[Axes], None]]:
     """Return the drawing of time against error for each split that has trained models."""
-    colours = charts.colours_of(group.model for group in report.groups)
+    colours = _model_colours(report)
     draws: dict[str, Callable[[Axes], None]] = {}
     for split in report.splits:
         done = report.done(split)
@@ -405,8 +438,13 @@ def _frontiers(report: Report) -> dict[str, Callable[[Axes], None]]:
                 points={g.variant: (g.figure("train_seconds").mean, g.error) for g in trained},
                 floor={g.model: g.error.mean for g in reversed(done) if not g.trained},
                 colours={g.variant: colours[g.model] for g in trained},
+                names={g.variant: g.label or g.model for g in trained},
             )
     return draws
+
+
+def _model_colours(report: Report) -> dict[str, str]:
+    return charts.colours_of(g.model for g in report.groups if g.cells and g.trained)
 
 
 def _words(report: Report) -> dict[str, Any]:

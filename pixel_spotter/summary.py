@@ -159,6 +159,11 @@ class Curve:
     x: list[float]
     y: list[Estimate]
 
+    @property
+    def positive(self) -> bool:
+        """Tell whether there is anything to draw on a logarithmic axis."""
+        return any(value.mean > 0 for value in self.y)
+
 
 def estimate(values: Sequence[float]) -> Estimate:
     """Return the mean of values and its 95% interval after Student's t.

@@ -5,11 +5,7 @@ from pixel_spotter.summary import Estimate
 
 def pixels(value: float, like: float | None = None) -> str:
     """Write an error in px, as exactly as one of the size ``like`` deserves."""
-    if value == 0:
-        return "0"
-    digits = 3 if abs(value if like is None else like) < 10 else 2
-    least = 10.0**-digits
-    return f"{value:.{digits}f}" if abs(value) >= least / 2 else f"<{least:.{digits}f}"
+    return _small(value, 3 if abs(value if like is None else like) < 10 else 2)
 
 
 def share(value: float, like: float | None = None) -> str:
@@ -25,8 +21,7 @@ def whole(value: float, like: float | None = None) -> str:
 def seconds(value: float, like: float | None = None) -> str:
     """Write a time in s, as exactly as one of the size ``like`` deserves."""
     size = abs(value if like is None else like)
-    digits = 0 if size >= 10 else 1 if size >= 1 else 3
-    return f"{value:,.{digits}f}"
+    return _small(value, 0 if size >= 10 else 1 if size >= 1 else 3)
 
 
 def plain(value: float, like: float | None = None) -> str:
@@ -44,3 +39,11 @@ def with_interval(figure: Estimate, unit: str = "px") -> str:
 def listed(names: list[str]) -> str:
     """Join names as a sentence does: ``a, b and c``."""
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def _small(value: float, digits: int) -> str:
+    """Write a number that is not negative; what is not 0 does not look so either."""
+    if value == 0:
+        return "0"
+    least = 10.0**-digits
+    return f"{value:,.{digits}f}" if value >= least / 2 else f"<{least:.{digits}f}"
