@@ -24,6 +24,9 @@ from pixel_spotter.summary import Curve, Estimate, Miss, pareto_front
 GRID = "#d7dce1"
 _QUIET = "#8b949e"
 
+ENLARGED_PX = 3
+"""Errors below this are shown in a part of the image four times as wide."""
+
 _COLOURS = (
     "#2f7fd6", "#e0672a", "#23a06b", "#c04fa8", "#c79a12", "#7a62d8",
     "#d6455b", "#1a9fb0", "#8a7a5c", "#6f9a1f", "#a0522d", "#6b7f95",
@@ -155,10 +158,9 @@ _BESIDE = (
 def _label_points(axes: Axes, points: Mapping[str, tuple[str, tuple[float, float]]]) -> None:
     """Write names beside points, each where it covers the least of the others."""
     figure: Any = axes.figure
-    width, height = figure.get_size_inches() * 72
+    width, height = figure.get_size_inches() * 72 * axes.get_position().size
     place = {
-        name: axes.transLimits.transform(axes.transScale.transform(point))
-        * (0.8 * width, 0.75 * height)
+        name: axes.transLimits.transform(axes.transScale.transform(point)) * (width, height)
         for name, (_, point) in points.items()
     }
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in place.values()]
@@ -169,7 +171,7 @@ def _label_points(axes: Axes, points: Mapping[str, tuple[str, tuple[float, float
         for dx, dy in _BESIDE:
             left = x + dx - (long if dx < 0 else long / 2 if dx == 0 else 0)
             box = (left, y + dy - 4.5, left + long, y + dy + 4.5)
-            cut = max(0.0, box[2] - 0.8 * width) + max(0.0, -box[0])
+            cut = max(0.0, box[2] - width) + max(0.0, -box[0])
             tried.append((sum(_overlap(box, other) for other in taken) + 10 * cut, dx, dy, box))
         _, dx, dy, box = min(tried, key=lambda one: one[0])
         taken.append(box)
@@ -287,11 +289,26 @@ def error_sheet(maps: Mapping[str, np.ndarray], columns: int = 5) -> Figure:
         for axes, (title, error) in zip(grid.flat, maps.items(), strict=False):
             picture = show_error(axes, error)
             height, width = error.shape
-            axes.add_patch(Rectangle((-0.5, -0.5), width, height, color="0.88", zorder=0))
+            axes.add_patch(Rectangle((-0.5, -0.5), width, height, color="0.88", zorder=-1))
             axes.set_title(title, fontsize=8)
         bar = figure.colorbar(picture, ax=grid, label="error (px)", shrink=0.8, aspect=30)
         bar.formatter = PLAIN
     return figure
+
+
+def view(miss: Miss, size: Size) -> tuple[float, float, int, int]:
+    """Return what to show of an image around a miss: left and top edge, width and height, px.
+
+    All of it, unless the error is too small to be seen there.
+    """
+    height, width = size
+    side = 4 * ENLARGED_PX
+    if miss.error >= ENLARGED_PX or side >= min(size):
+        return -0.5, -0.5, width, height
+    x, y = miss.xy_true.round().int().tolist()
+    left = min(max(x - side // 2, 0), width - side)
+    top = min(max(y - side // 2, 0), height - side)
+    return left - 0.5, top - 0.5, side, side
 
 
 def misses_sheet(rows: Mapping[str, Sequence[Miss]], size: Size) -> Figure:
@@ -311,6 +328,9 @@ def misses_sheet(rows: Mapping[str, Sequence[Miss]], size: Size) -> Figure:
             for axes, miss in zip(line, misses, strict=False):
                 image = render_pixels(miss.xy_true[None].long(), size)[0, 0]
                 draw_prediction(axes, image, miss.xy_pred, miss.xy_true, miss.error, 45)
+                left, top, shown_width, shown_height = view(miss, size)
+                axes.set_xlim(left, left + shown_width)
+                axes.set_ylim(top + shown_height, top)
             line[0].text(
                 -0.1, 0.5, name.replace(", ", "\n"), transform=line[0].transAxes,
                 ha="right", va="center", fontsize=8,

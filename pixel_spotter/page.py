@@ -37,9 +37,6 @@ from pixel_spotter.verdict import Verdict, judge
 WORST = 4
 """So many of a model's worst predictions are shown on each split."""
 
-ENLARGED_PX = 3
-"""Errors below this are shown in a part of the image four times as wide."""
-
 _AXES = (("data.train_samples", "training samples"), ("trainer.max_epochs", "epochs"))
 """Settings over which curves are drawn where they vary, and the words on the axis."""
 
@@ -190,6 +187,16 @@ class Report:
         return f"{finished} of {whole} cells finished, {', '.join(parts)}"
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A picture beside the Markdown: file name, title, what to see, and the drawing."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+
 _ENVIRONMENT.filters["soft"] = lambda text: _soft(text)
 
 
@@ -247,58 +254,54 @@ def page_html(report: Report, curves: Mapping[str, Mapping[str, Curve]]) -> str:
         maps={split: [_map(group) for group in report.done(split)] for split in report.splits},
         error_bar=charts.png(charts.error_bar()),
         error_range=ERROR_RANGE_PX,
-        enlarged=ENLARGED_PX,
+        enlarged=charts.ENLARGED_PX,
         worst={split: _worst(report.done(split)) for split in report.splits},
     )
 
 
-def page_markdown(report: Report, pictures: Mapping[str, str]) -> str:
-    """Write the report as Markdown.
-
-    Args:
-        report: what to say.
-        pictures: paths of the pictures beside it, by their captions.
-    """
+def page_markdown(report: Report, pictures: Sequence[Picture]) -> str:
+    """Write the report as Markdown, which shows pictures from the folder ``report``."""
     return _ENVIRONMENT.get_template("report.md").render(**_words(report), pictures=pictures)
 
 
-def pictures(
-    report: Report, curves: Mapping[str, Mapping[str, Curve]]
-) -> dict[str, tuple[str, Figure]]:
-    """Draw the pictures that stand beside the Markdown: file name -> caption, figure."""
-    found = {}
+def pictures(report: Report, curves: Mapping[str, Mapping[str, Curve]]) -> list[Picture]:
+    """Draw the pictures that stand beside the Markdown."""
+    found = []
     frontiers = _frontiers(report)
     if frontiers:
-        found["frontier.png"] = (
-            "Training time against mean error; the dashed line joins the models that none beats "
-            "in both.",
-            charts.sheet(frontiers, columns=2, size=(4.6, 3.5)),
+        caption = (
+            "Training time against mean error, both logarithmic. The dashed line joins the models "
+            "that none beats in both."
         )
+        figure = charts.sheet(frontiers, columns=2, size=(4.8, 3.6))
+        found.append(Picture("frontier.png", "Accuracy and cost", caption, figure))
     for chart in _line_charts(report, curves):
         figure = charts.sheet(chart.draws, legend=chart.legend)
-        found[f"{chart.name}.png"] = (chart.caption, figure)
+        found.append(Picture(f"{chart.name}.png", chart.title, chart.caption, figure))
     for split in report.splits:
-        done = report.done(split)
-        if not done:
-            continue
         maps = {
-            f"{group.variant}\n{wording.pixels(group.error.mean)} px".replace(
-                ", ", "\n"
-            ): group.error_by_position()
-            for group in done
+            f"{group.variant}, {wording.pixels(group.error.mean)} px".replace(", ", "\n"): (
+                group.error_by_position()
+            )
+            for group in report.done(split)
         }
-        caption = f"Mean error by position over seeds, {split}; grey: never tested."
-        found[f"error_{split}.png"] = (caption, charts.error_sheet(maps))
-        for size in dict.fromkeys(group.size for group in done):
-            rows = {
-                group.variant: group.worst(WORST)
-                for group in done
-                if group.size == size and not group.exact
-            }
-            if rows:
-                suffix = "" if size == done[0].size else f"_{size[0]}x{size[1]}"
-                caption = f"The worst predictions over all seeds, {split}: ring truth, cross guess."
-                found[f"worst_{split}{suffix}.png"] = (caption, charts.misses_sheet(rows, size))
+        if maps:
+            caption = "Mean error at every test position, over seeds; grey was never tested."
+            figure = charts.error_sheet(maps)
+            found.append(
+                Picture(f"error_{split}.png", f"Error by position: {split}", caption, figure)
+            )
+    for split in report.splits:
+        missing = [group for group in report.done(split) if not group.exact]
+        for size in dict.fromkeys(group.size for group in missing):
+            rows = {g.variant: g.worst(WORST) for g in missing if g.size == size}
+            caption = (
+                f"The largest errors over all seeds: ring at the truth, cross at the prediction. "
+                f"Where the error is below {charts.ENLARGED_PX} px, a part of the image is shown."
+            )
+            figure = charts.misses_sheet(rows, size)
+            name = f"worst_{split}_{size[0]}x{size[1]}.png"
+            found.append(Picture(name, f"Worst predictions: {split}", caption, figure))
     return found
 
 
@@ -585,24 +588,19 @@ def _miss(miss: Miss, group: Group) -> dict[str, Any]:
     height, width = group.size
     image = render_pixels(miss.xy_true[None].long(), group.size)[0, 0]
     (x, y), (x_pred, y_pred) = miss.xy_true.tolist(), miss.xy_pred.tolist()
-    left, top, side = -0.5, -0.5, max(height, width)
-    if miss.error < ENLARGED_PX < side / 4:
-        side = 4 * ENLARGED_PX
-        left = min(max(x - side // 2, 0), max(width - side, 0)) - 0.5
-        top = min(max(y - side // 2, 0), max(height - side, 0)) - 0.5
-    shown = (min(width, side), min(height, side))
+    left, top, shown_width, shown_height = charts.view(miss, group.size)
     return {
         "picture": charts.png(charts.grey(image.numpy())),
-        "view": f"{left:g} {top:g} {shown[0]} {shown[1]}",
+        "view": f"{left:g} {top:g} {shown_width} {shown_height}",
         "true": (f"{x:g}", f"{y:g}"),
         "cross": (
-            round(min(max(x_pred, left), left + shown[0]), 3),
-            round(min(max(y_pred, top), top + shown[1]), 3),
+            round(min(max(x_pred, left), left + shown_width), 3),
+            round(min(max(y_pred, top), top + shown_height), 3),
         ),
         "guess": (f"{x_pred:.2f}", f"{y_pred:.2f}"),
         "error": wording.pixels(miss.error),
         "seed": miss.seed,
         "height": height,
         "width": width,
-        "unit": round(side / 50, 3),
+        "unit": round(max(shown_width, shown_height) / 50, 3),
     }

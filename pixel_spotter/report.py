@@ -37,12 +37,11 @@ def write_report(folder: Path) -> Report:
     write_text(folder / "report.csv", page.table_csv(report))
     drawn = page.pictures(report, curves)
     for old in (folder / "report").glob("*.png"):
-        if old.name not in drawn:
+        if old.name not in {picture.name for picture in drawn}:
             old.unlink()
-    for name, (_, figure) in drawn.items():
-        plots.save(figure, folder / "report" / name)
-    captions = {f"report/{name}": caption for name, (caption, _) in drawn.items()}
-    write_text(folder / "report.md", page.page_markdown(report, captions))
+    for picture in drawn:
+        plots.save(picture.figure, folder / "report" / picture.name)
+    write_text(folder / "report.md", page.page_markdown(report, drawn))
     write_text(folder / PAGE, page.page_html(report, curves))
     return report
 
