@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from pixel_spotter import page, plots
 from pixel_spotter.cells import Cell, read_sweep
 from pixel_spotter.commands import run_command
+from pixel_spotter.errors import UserError
 from pixel_spotter.files import atomic_write, write_text
 from pixel_spotter.page import Report
 from pixel_spotter.summary import MEAN_ERROR
@@ -61,9 +62,17 @@ def print_report(report: Report, folder: Path) -> None:
 
 
 def find_sweep(sweep: str) -> Path:
-    """Return the folder that a grid's name, or a path, stands for."""
+    """Return the folder that a grid's name, or a path, stands for.
+
+    Raises:
+        UserError: if there is none.
+    """
     named = SWEEPS / sweep
-    return named if Path(sweep).name == sweep and named.is_dir() else Path(sweep)
+    if sweep and Path(sweep).name == sweep and named.is_dir():
+        return named
+    if not sweep or not Path(sweep).is_dir():
+        raise UserError(f"sweep={sweep} is neither a grid in {SWEEPS} nor a folder")
+    return Path(sweep)
 
 
 def _write_runs(path: Path, cells: Sequence[Cell]) -> None:

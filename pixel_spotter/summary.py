@@ -2,6 +2,7 @@
 
 import logging
 import math
+import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -174,11 +175,11 @@ def estimate(values: Sequence[float]) -> Estimate:
     n = len(values)
     if n == 0:
         raise ValueError("no values to estimate from")
-    mean = math.fsum(values) / n
+    mean = float(statistics.mean(values))
     if n == 1:
         return Estimate(mean, None, 1)
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    return Estimate(mean, float(stats.t.ppf(0.975, n - 1)) * deviation / math.sqrt(n), n)
+    error = float(statistics.stdev(values)) / math.sqrt(n)
+    return Estimate(mean, float(stats.t.ppf(0.975, n - 1)) * error, n)
 
 
 def group_runs(cells: Sequence[Cell], unfinished: Sequence[Unfinished] = ()) -> list[Group]:

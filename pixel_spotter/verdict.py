@@ -60,6 +60,8 @@ def judge(groups: Sequence[Group]) -> Verdict:
     best = learned[0]
     row, where = complete[best], worst(best)
     headline = f"Of the trained models, use {best}." if floor else f"Use {best}."
+    if unseen and where.error.mean > MISSES_PX:
+        headline = f"No trained model holds everywhere; {best} errs least."
     reasons = []
     what = "models and settings" if any(row.label for row in groups) else "models"
     if len(splits) > 1:
