@@ -124,7 +124,7 @@ def test_one_seed_has_no_interval_and_extra_figures_a_column(page: str) -> None:
     assert cells["mean error (px)"].strip() == "5.000"
     assert cells["box iou"].strip() == "0.750"
     cells = dict(zip(*(Tables(page).rows["uniform"][k] for k in (0, 2)), strict=True))
-    assert cells["box iou"] == "–"
+    assert cells["box iou"] == "-"
 
 
 def test_the_csv_has_the_figures_of_the_page(page: str, sweep: Path) -> None:
