@@ -55,7 +55,7 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Grid:
 
 
 def test_one_folder_a_cell_named_after_its_overrides(grid: Grid) -> None:
-    cells = [path for path in grid.folder.iterdir() if path.is_dir()]
+    cells = [path for path in grid.folder.iterdir() if path.is_dir() and path.name != "report"]
     assert len(cells) == 3
     for cell in cells:
         assert "optim.lr=0.01" in cell.name
@@ -130,7 +130,7 @@ def test_seen_and_unseen_are_told_apart(grid: Grid) -> None:
 def test_the_plots_are_pictures(plot: str, grid: Grid) -> None:
     with Image.open(grid.folder / plot) as image:
         image.load()
-        assert min(image.size) > 300
+        assert min(image.size) > 200
         assert len(image.convert("RGB").getcolors(10**6) or []) > 20
 
 
