@@ -192,14 +192,13 @@ def read_config(run_dir: Path) -> dict[str, Any]:
 def kind_of_run(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings in which runs differ in more than the seed: ``{"optim.lr": 0.001}``.
 
-    A setting that follows from others (``scheduler.T_max: ${trainer.max_epochs}``) is not among
-    them: what it follows from is.
+    A setting that follows from others is the words that say so (``${trainer.max_epochs}``), the
+    same in every run.
     """
     return {
         key: value
         for key, value in _flat(config).items()
         if key not in (*_FREE_SETTINGS, "seed", "data.seed")
-        and not (isinstance(value, str) and "${" in value)
     }
 
 

@@ -192,20 +192,20 @@ def group_runs(cells: Sequence[Cell], unfinished: Sequence[Unfinished] = ()) -> 
     groups: list[Group] = []
     for model in dict.fromkeys(cell.model for cell in cells):
         own = [cell for cell in cells if cell.model == model]
+        varying = _varying([cell.kind for cell in own])
         kinds: dict[str, list[Cell]] = {}
         for cell in own:
-            kinds.setdefault(repr((cell.split, sorted(cell.kind.items(), key=str))), []).append(
-                cell
-            )
-        varying = _varying([members[0].kind for members in kinds.values()])
+            told_apart = [repr(cell.kind.get(key, _NONE)) for key in varying]
+            kinds.setdefault(repr((cell.split, told_apart)), []).append(cell)
+        shown = _shown(varying, [members[0].kind for members in kinds.values()])
         settings_of = [
-            {key: members[0].kind[key] for key in varying if key in members[0].kind}
+            {key: members[0].kind[key] for key in shown if key in members[0].kind}
             for members in kinds.values()
         ]
         baseline = _baseline(settings_of)
         for members, settings in zip(kinds.values(), settings_of, strict=True):
             rest = {k: v for k, v in settings.items() if repr(v) != repr(baseline.get(k, _NONE))}
-            label = _label(rest, varying) if rest or not settings else BASELINE
+            label = _label(rest, shown) if rest or not settings else BASELINE
             groups.append(Group(model, label, members[0].split, members, settings))
     groups += _open_groups(groups, unfinished)
     return sorted(groups, key=_rank)
@@ -303,21 +303,27 @@ def _rank(group: Group) -> tuple[Any, ...]:
 
 
 def _varying(kinds: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the keys, other than the split, that do not have the same value everywhere."""
-    keys = list(dict.fromkeys(key for kind in kinds for key in kind))
-    varying = [
-        key
-        for key in keys
-        if key != "data.split" and len({repr(kind.get(key, "missing")) for kind in kinds}) > 1
-    ]
-    targets = {key.removesuffix("_target_") for key in varying if key.endswith("._target_")}
-    # Another scheduler brings settings of its own: its name says enough.
+    """Return the settings, other than the split, that have several values.
+
+    A setting that some runs lack, having been made before there was such a setting, has several
+    values only if the others do not agree either.
+    """
+    values: dict[str, set[str]] = {}
+    for kind in kinds:
+        for key, value in kind.items():
+            values.setdefault(key, set()).add(repr(value))
+    return [key for key, found in values.items() if len(found) > 1 and key != "data.split"]
+
+
+def _shown(varying: Sequence[str], kinds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the settings to name: another scheduler's own go without saying."""
+    targets = tuple(key.removesuffix("_target_") for key in varying if key.endswith("._target_"))
     return [
         key
         for key in varying
         if key.endswith("._target_")
+        or not key.startswith(targets)
         or all(key in kind for kind in kinds)
-        or not key.startswith(tuple(targets))
     ]
 
 

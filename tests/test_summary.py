@@ -116,6 +116,18 @@ def test_an_ablation_is_labelled_by_what_it_changes() -> None:
     assert baselines(groups) == {"cnn": "batch_size=32, dropout=0, scheduler=CosineAnnealingLR"}
 
 
+def test_a_setting_that_older_runs_lack_tells_none_apart() -> None:
+    kinds = [{"optim.lr": 0.1}, {"optim.lr": 0.1, "data.new": 1}, {"optim.lr": 0.1, "data.new": 1}]
+    (group,) = group_runs([cell("cnn", seed=seed, kind=kind) for seed, kind in enumerate(kinds)])
+    assert (group.label, len(group.cells)) == ("", 3)
+
+
+def test_a_setting_of_its_own_differs_from_one_that_follows() -> None:
+    kinds = [{"scheduler.T_max": "${trainer.max_epochs}"}, {"scheduler.T_max": 10}]
+    groups = group_runs([cell("cnn", kind=kind) for kind in kinds])
+    assert {group.label for group in groups} == {"T_max=10", "T_max=${trainer.max_epochs}"}
+
+
 def test_equal_last_words_are_told_apart() -> None:
     kinds = [{"model.size": k, "data.size": k} for k in (1, 2)]
     labels = {group.label for group in group_runs([cell("cnn", kind=kind) for kind in kinds])}
