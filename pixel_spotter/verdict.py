@@ -18,6 +18,7 @@ class Verdict:
         headline: which model to use.
         reasons: sentences that say why, and what to keep in mind.
         best: the variant's name, empty if there is none.
+        holds: whether it can be used, and is not just the least bad.
         splits: the splits that decided.
         ranking: the variants' names, the smallest error on its worst of these splits first.
     """
@@ -25,6 +26,7 @@ class Verdict:
     headline: str
     reasons: list[str]
     best: str
+    holds: bool
     splits: list[str]
     ranking: list[str]
 
@@ -55,12 +57,13 @@ def judge(groups: Sequence[Group]) -> Verdict:
     learned = [name for name in ranking if name in trained]
     if not learned:
         headline = "No trained model has finished: there is nothing to recommend yet."
-        return Verdict(headline, _floor(floor, complete), "", splits, ranking)
+        return Verdict(headline, _floor(floor, complete), "", False, splits, ranking)
 
     best = learned[0]
     row, where = complete[best], worst(best)
     headline = f"Of the trained models, use {best}." if floor else f"Use {best}."
-    if unseen and where.error.mean > MISSES_PX:
+    holds = bool(unseen) and where.error.mean <= MISSES_PX
+    if unseen and not holds:
         headline = f"No trained model holds everywhere; {best} errs least."
     reasons = []
     what = "models and settings" if any(row.label for row in groups) else "models"
@@ -105,7 +108,7 @@ def judge(groups: Sequence[Group]) -> Verdict:
     missing = [name for name in table if name not in complete]
     if missing:
         reasons.append(f"Not compared, as not finished on {listed(splits)}: {listed(missing)}.")
-    return Verdict(headline, reasons, best, splits, ranking)
+    return Verdict(headline, reasons, best, holds, splits, ranking)
 
 
 def _cost(group: Group) -> str:

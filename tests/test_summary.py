@@ -243,6 +243,7 @@ def test_the_verdict_is_the_best_where_it_does_worst() -> None:
     )
     assert found.best == "heatmap"
     assert found.headline == "Use heatmap."
+    assert found.holds
     assert found.splits == ["uniform", "border"]
     text = " ".join(found.reasons)
     assert "0.500 px on border" in text
@@ -284,6 +285,7 @@ def test_what_is_not_finished_everywhere_is_not_compared() -> None:
 def test_a_model_that_fails_somewhere_is_not_recommended() -> None:
     found = verdict(cell("cnn", "uniform", error=0.1), cell("cnn", "border", error=3.0))
     assert found.headline == "No trained model holds everywhere; cnn errs least."
+    assert not found.holds
 
 
 def test_closed_forms_alone_recommend_nothing() -> None:
