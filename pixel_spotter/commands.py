@@ -24,7 +24,7 @@ _INSTALLED = Path(__file__).parent / "conf"
 CONF_DIR = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[1] / "conf"
 """Where the configs are: inside an installed package, or beside it in a checkout."""
 
-OmegaConf.register_new_resolver("folder_name", lambda name: _folder_name(name), replace=True)
+OmegaConf.register_new_resolver("folder_name", lambda name: folder_name(name), replace=True)
 
 
 def run_command(
@@ -159,7 +159,7 @@ def _quote_path(argument: str, paths: Sequence[str]) -> str:
     return f"{key}='{escaped}'".replace("${", "\\${")
 
 
-def _folder_name(overrides: str) -> str:
+def folder_name(overrides: str) -> str:
     """Make a run's overrides into the name of one folder, of at most 200 bytes."""
     name = overrides.replace("/", "_") or "default"
     if len(name.encode()) <= 200:

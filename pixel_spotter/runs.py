@@ -11,7 +11,9 @@ import lightning
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
+from yaml import YAMLError
 
 import pixel_spotter
 from pixel_spotter.errors import UserError
@@ -22,6 +24,9 @@ PREDICTIONS = "predictions.csv"
 FAILURE = "failure.txt"
 BEST = "checkpoints/best.ckpt"
 LAST = "checkpoints/last.ckpt"
+
+CONFIG = ".hydra/config.yaml"
+OVERRIDES = ".hydra/overrides.yaml"
 
 # Settings that may change between a run and its continuation: they do not change its figures.
 _FREE_SETTINGS = ("name", "grid_seeds", "data.num_workers", "trainer.enable_progress_bar")
@@ -70,9 +75,12 @@ def read_metrics(run_dir: Path) -> dict[str, Any]:
         UserError: if they are damaged.
     """
     try:
-        return dict(json.loads((run_dir / METRICS).read_text(encoding="utf-8")))
+        metrics = json.loads((run_dir / METRICS).read_text(encoding="utf-8"))
+        if not isinstance(metrics, dict):
+            raise ValueError("not an object")
     except ValueError as error:
         raise UserError(f"{run_dir / METRICS} is damaged; delete it to redo the run") from error
+    return metrics
 
 
 def write_metrics(run_dir: Path, metrics: Mapping[str, Any]) -> None:
@@ -103,13 +111,20 @@ def write_predictions(
 
 
 def read_predictions(run_dir: Path) -> tuple[Tensor, Tensor]:
-    """Read a run's predictions and truths: xy_px (N, 2) each."""
-    with (run_dir / PREDICTIONS).open(newline="", encoding="utf-8") as file:
-        rows = [
-            [float(row[key]) for key in ("x_pred", "y_pred", "x_true", "y_true")]
-            for row in csv.DictReader(file)
-        ]
-    table = torch.tensor(rows)
+    """Read a run's predictions and truths: xy_px (N, 2) each.
+
+    Raises:
+        UserError: if they are damaged, or another program's.
+    """
+    columns = ("x_pred", "y_pred", "x_true", "y_true")
+    try:
+        with (run_dir / PREDICTIONS).open(newline="", encoding="utf-8") as file:
+            rows = [[float(row[key]) for key in columns] for row in csv.DictReader(file)]
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise UserError(f"{run_dir / PREDICTIONS} is damaged or no file of predictions") from error
+    table = torch.tensor(rows).reshape(-1, 4)
+    if not len(table) or not table.isfinite().all():
+        raise UserError(f"{run_dir / PREDICTIONS} is damaged or no file of predictions")
     return table[:, :2], table[:, 2:]
 
 
@@ -155,6 +170,35 @@ def plain_settings(cfg: DictConfig) -> dict[str, Any]:
         key: str(value) if isinstance(value, list) or value is None else value
         for key, value in _settings(cfg).items()
         if key.startswith(groups) and not key.endswith(("_target_", "_partial_", ".seed"))
+    }
+
+
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """Read a run's settings as they are written down: interpolations stay as they are.
+
+    Raises:
+        UserError: if they are damaged.
+    """
+    file = run_dir / CONFIG
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    except (OmegaConfBaseException, YAMLError, ValueError) as error:
+        raise UserError(f"{file} is damaged") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{file} is damaged")
+    return {str(key): value for key, value in config.items()}
+
+
+def kind_of_run(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings in which runs differ in more than the seed: ``{"optim.lr": 0.001}``.
+
+    A setting that follows from others is the words that say so (``${trainer.max_epochs}``), the
+    same in every run.
+    """
+    return {
+        key: value
+        for key, value in _flat(config).items()
+        if key not in (*_FREE_SETTINGS, "seed", "data.seed")
     }
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pixel_spotter.evaluate
 import pixel_spotter.predict
+import pixel_spotter.report
 import pixel_spotter.train  # noqa: F401
 
 

@@ -209,7 +209,7 @@ class CommandServer:
         """Run ``python -m pixel_spotter.COMMAND ARGUMENTS``.
 
         Args:
-            command: train, evaluate or predict.
+            command: train, evaluate, predict or report.
             arguments: its command line.
             cwd: where to run it.
             fsize: bytes after which no file may grow, as on a full disk.

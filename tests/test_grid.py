@@ -5,6 +5,7 @@ import pytest
 from conftest import CPU, TINY, CommandServer, Finished, compose, figures, finish, read_json, start
 from omegaconf import OmegaConf
 from PIL import Image
+from sweeps import write_cell
 
 from pixel_spotter.comparison import CompareGrid
 from pixel_spotter.train import train
@@ -17,7 +18,12 @@ GRID = [
 ]
 """With so many positions for val, a quadrant held out leaves none for training."""
 
-PLOTS = ("error_against_epochs.png", "cost_against_error.png", "error_maps.png")
+PLOTS = (
+    "report/frontier.png",
+    "report/training.png",
+    "report/error_uniform.png",
+    "report/worst_iid_16x16.png",
+)
 
 
 class Grid:
@@ -28,7 +34,9 @@ class Grid:
         self.folder = cwd / "outputs/sweeps/three"
         self.first = self.run()
         self.stamps_before = self.stamps()
-        self.files = {path.name: path.read_bytes() for path in self.folder.glob("comparison.*")}
+        self.files = {
+            path.name: path.read_bytes() for path in self.folder.glob("*.*") if path.is_file()
+        }
 
     def run(self) -> Finished:
         return finish(start("train", "--multirun", *GRID, "name=three", cwd=self.cwd))
@@ -47,7 +55,7 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Grid:
 
 
 def test_one_folder_a_cell_named_after_its_overrides(grid: Grid) -> None:
-    cells = [path for path in grid.folder.iterdir() if path.is_dir()]
+    cells = [path for path in grid.folder.iterdir() if path.is_dir() and path.name != "report"]
     assert len(cells) == 3
     for cell in cells:
         assert "optim.lr=0.01" in cell.name
@@ -92,43 +100,37 @@ def test_the_table_for_machines(grid: Grid) -> None:
                 assert float(row[key]) == value, key
 
 
-def test_the_table_for_people(grid: Grid) -> None:
-    text = (grid.folder / "comparison.md").read_text()
-    rows = [line for line in text.splitlines() if line.startswith("| data.")]
-    assert len(rows) == 2
-    titles, cells = (
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in (next(line for line in text.splitlines() if line.startswith("| cell")), rows[0])
-    )
-    best = dict(zip(titles, cells, strict=True))
-    metrics = read_json(grid.cell(best["split"]) / "metrics.json")
-    assert best["mean error (px)"] == f"{metrics['test/mean_error_px']:.3f}"
-    assert best["parameters"] == f"{metrics['parameters']:,}"
-    assert "## Failed: 1" in text
-    assert "leaves no position for train" in text
-    assert grid.cell("quadrant").name in text
+def test_the_report_for_people(grid: Grid) -> None:
+    text = (grid.folder / "report.md").read_text()
+    page = (grid.folder / "report.html").read_text().replace("<wbr>", "")
+    for split in ("uniform", "iid"):
+        metrics = read_json(grid.cell(split) / "metrics.json")
+        row = f"| 1 | cnn | {metrics['test/mean_error_px']:.3f} |"
+        assert row in text.split(f"## {split}:")[1].split("##")[0]
+        assert f"{metrics['parameters']:,}" in page
+    for written in (text, page, grid.first.stdout):
+        assert "2 of 3 cells finished, 1 failed" in written
+        assert "leaves no position for train" in written
+        assert grid.cell("quadrant").name in written
+        assert "no test position was seen in training" in written or written is grid.first.stdout
     for plot in PLOTS:
-        assert plot in text
+        assert f"]({plot})" in text
 
 
 def test_seen_and_unseen_are_told_apart(grid: Grid) -> None:
-    text = (grid.folder / "comparison.md").read_text()
     seen = read_json(grid.cell("iid") / "metrics.json")["test/seen_in_training"]
     assert 0 < seen < 1
     assert read_json(grid.cell("uniform") / "metrics.json")["test/seen_in_training"] == 0
-    assert "1 of 2 cells were tested on positions of which" in text
-    assert f"{100 * seen:.0f}%" in text
-    rows = {split: line for line in text.splitlines() for split in ("iid", "uniform")
-            if line.startswith("| data.") and f"data.split={split}," in line}  # fmt: skip
-    assert f"| {seen:.0%} |" in rows["iid"]
-    assert "| 0% |" in rows["uniform"]
+    text = (grid.folder / "report.md").read_text()
+    assert f"## iid: {seen:.0%} of test positions were seen in training" in text
+    assert "## uniform: no test position was seen in training" in text
 
 
 @pytest.mark.parametrize("plot", PLOTS)
 def test_the_plots_are_pictures(plot: str, grid: Grid) -> None:
     with Image.open(grid.folder / plot) as image:
         image.load()
-        assert min(image.size) > 300
+        assert min(image.size) > 200
         assert len(image.convert("RGB").getcolors(10**6) or []) > 20
 
 
@@ -158,8 +160,11 @@ def test_an_experiment_is_narrowed_on_the_command_line(
     cells = [read_json(path) for path in folder.glob("*/metrics.json")]
     assert sorted(cell["epochs"] for cell in cells) == [1, 2]
     assert {cell["split"] for cell in cells} == {"iid"}
-    assert {path.name for path in folder.glob("*.*")} >= {"comparison.csv", "comparison.md", *PLOTS}
-    assert "All cells were tested on positions" in (folder / "comparison.md").read_text()
+    files = {path.name for path in folder.glob("*.*")}
+    assert files >= {"comparison.csv", "report.html", "report.md", "report.csv"}
+    assert (folder / "report/over_epochs.png").is_file()
+    assert "Error against epochs" in (folder / "report.html").read_text()
+    assert "of test positions were seen in training" in (folder / "report.md").read_text()
 
 
 def test_many_overrides_make_no_impossible_folder_name(
@@ -180,22 +185,38 @@ def test_many_overrides_make_no_impossible_folder_name(
     assert len([*(tmp_path / "outputs/sweeps/x").glob("*/metrics.json")]) == 2
 
 
+def end(folder: Path) -> str:
+    """End a grid in a folder, and return the error in which it ended."""
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}}})
+    with pytest.raises(SystemExit) as ended:
+        CompareGrid().on_multirun_end(config)
+    return str(ended.value)
+
+
 def test_failures_of_earlier_tries_are_forgotten(tmp_path: Path) -> None:
-    stale = tmp_path / "model=resnet18" / "failure.txt"
-    stale.parent.mkdir()
-    stale.write_text("no weights")
+    stale = write_cell(tmp_path, "resnet18", failure="no weights") / "failure.txt"
     config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
     CompareGrid().on_multirun_start(config)
+    assert not stale.exists()
+    write_cell(tmp_path, "cnn")
     CompareGrid().on_multirun_end(config)
-    assert "0 finished cells" in (tmp_path / "comparison.md").read_text()
+    assert "no weights" not in (tmp_path / "report.md").read_text()
     stale.write_text("no weights")
-    with pytest.raises(SystemExit, match="no weights"):
-        CompareGrid().on_multirun_end(config)
+    assert end(tmp_path).startswith("error: 1 cells failed:")
+    assert "no weights" in (tmp_path / "report.md").read_text()
 
 
-def test_a_comparison_that_fails_ends_in_an_error(tmp_path: Path) -> None:
-    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+def test_a_grid_of_failures_ends_in_them(tmp_path: Path) -> None:
+    failed = write_cell(tmp_path, "resnet18", failure="no weights")
+    error = end(tmp_path)
+    assert "no cell is finished" in error
+    assert f"1 cells failed:\n  {failed.name}: no weights" in error
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_report_that_fails_ends_in_an_error(tmp_path: Path) -> None:
     (tmp_path / "cell").mkdir()
     (tmp_path / "cell/metrics.json").write_text("{")
-    with pytest.raises(SystemExit, match="is damaged"):
-        CompareGrid().on_multirun_end(config)
+    error = end(tmp_path)
+    assert error.startswith("error: no report: ")
+    assert len(error.splitlines()) == 1

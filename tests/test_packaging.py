@@ -78,8 +78,9 @@ def test_the_wheel_has_configs_and_licence(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
     for file in (ROOT / "conf").rglob("*.yaml"):
         assert f"pixel_spotter/conf/{file.relative_to(ROOT / 'conf')}" in names
-    for file in (ROOT / "pixel_spotter").rglob("*.py"):
-        assert str(file.relative_to(ROOT)) in names
+    for file in (ROOT / "pixel_spotter").rglob("*"):
+        if file.is_file() and "__pycache__" not in file.parts:
+            assert str(file.relative_to(ROOT)) in names
     assert "pixel_spotter/py.typed" in names
     assert any(name.endswith("LICENSE") for name in names)
     (info,) = (name for name in names if name.endswith("dist-info/METADATA"))
