@@ -1,7 +1,9 @@
 import pytest
 import torch
 
+from pixel_spotter.coordinates import from_index
 from pixel_spotter.models.coordconv import AddCoordinates, CoordConvRegressor, PoolHead
+from pixel_spotter.rendering import render_pixels
 
 
 def test_coordinates_by_hand() -> None:
@@ -29,6 +31,25 @@ def test_pooling_by_hand() -> None:
     assert PoolHead((2, 2), "mean")(maps).tolist() == [pytest.approx([0.4, 0.375])]
 
 
+def maximum(model: CoordConvRegressor, xy: tuple[int, int]) -> list[list[int]]:
+    """Return where the two maps of a pixel's image have their maxima."""
+    maps = model.encode(render_pixels(torch.tensor([xy]), model.size))[0]
+    return [from_index(m.argmax()[None], model.size)[0].tolist() for m in maps.flatten(1)]
+
+
+@torch.no_grad()
+def test_the_pixel_wins_from_the_start_with_every_seed() -> None:
+    won = {"pixel": 0, "glorot": 0}
+    for init in won:
+        for seed in range(20):
+            torch.manual_seed(seed)
+            model = CoordConvRegressor(24, init=init)
+            for place in maximum(model, (12, 9)):
+                won[init] += max(abs(place[0] - 12), abs(place[1] - 9)) <= 2
+    assert won["pixel"] >= 36
+    assert won["glorot"] < 15
+
+
 def test_without_an_activation_it_is_linear_before_the_pooling() -> None:
     model = CoordConvRegressor(8, activation="none")
     a, b = torch.rand(2, 1, 1, 8, 8)
@@ -38,7 +59,13 @@ def test_without_an_activation_it_is_linear_before_the_pooling() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"pointwise": [0]}, {"channels": [0]}, {"activation": "sine"}, {"pooling": "median"}],
+    [
+        {"init": "he"},
+        {"pointwise": [0]},
+        {"channels": [0]},
+        {"activation": "sine"},
+        {"pooling": "median"},
+    ],
     ids=str,
 )
 def test_arguments_out_of_range(wrong: dict[str, object]) -> None:

@@ -45,7 +45,7 @@ def test_positions_seen_in_training_are_counted(tiny_run: Run, tmp_path: Path) -
     trained = {tuple(xy) for xy in load_model(tiny_run.best)[1].positions.train.tolist()}
     tested = [(x, y) for x in range(8, 16) for y in range(8, 16)]
     seen = sum(xy in trained for xy in tested) / len(tested)
-    assert 0.5 < seen < 0.9
+    assert 0.1 < seen < 0.6
     assert metrics["test/seen_in_training"] == pytest.approx(seen)
     assert metrics["test/count"] == 64
     rows = (tmp_path / "predictions.csv").read_text().splitlines()[1:]

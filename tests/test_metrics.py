@@ -74,13 +74,15 @@ def test_half_precision_inputs_do_not_round_the_figures() -> None:
 
 def test_predictions_collect_batches_in_order() -> None:
     collected = Predictions()
-    collected.update(PRED[:3].requires_grad_(), TRUE[:3])
-    collected.update(PRED[3:], TRUE[3:])
-    xy_pred, xy_true = collected.compute()
+    extra = torch.arange(len(PRED)).float().unsqueeze(1)
+    collected.update(PRED[:3].requires_grad_(), TRUE[:3], extra[:3])
+    collected.update(PRED[3:], TRUE[3:], extra[3:])
+    xy_pred, xy_true, collected_extra = collected.compute()
+    assert torch.equal(collected_extra, extra)
     assert torch.equal(xy_pred, PRED)
     assert torch.equal(xy_true, TRUE)
     assert not xy_pred.requires_grad
 
     collected.reset()
-    collected.update(PRED[:1], TRUE[:1])
+    collected.update(PRED[:1], TRUE[:1], extra[:1])
     assert collected.compute()[0].tolist() == [[3, 4]]

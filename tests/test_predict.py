@@ -50,11 +50,11 @@ def test_files_are_predicted_as_rendered_images_are(
     failures: dict[Path, str] = {}
     rows = list(predict(model, files, batch_size, failures))
     assert failures == {}
-    assert [file for file, _, _ in rows] == files
-    found = torch.tensor([(x, y) for _, x, y in rows])
+    assert [file for file, _ in rows] == files
+    found = torch.tensor([xy for _, xy in rows])
     assert len(found) == 20
     torch.testing.assert_close(found, torch.tensor(expected(tiny_run, *points)), atol=1e-4, rtol=0)
-    assert found.std(0).min() > 0.01, "predictions that do not depend on the image show nothing"
+    assert found.std(0).min() > 0.002, "predictions that do not depend on the image show nothing"
 
 
 def test_a_folder_to_standard_output(

@@ -10,6 +10,9 @@ from pixel_spotter.models.regression import OptimizerFactory, PointRegressor, Sc
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "none": nn.Identity}
 
+_IMAGE_GAIN = 10.0
+"""So much larger than the coordinates' are the image's first weights."""
+
 
 class CoordConvRegressor(PointRegressor):
     """The regression network of Liu et al. 2018 (arXiv 1807.03247).
@@ -25,12 +28,16 @@ class CoordConvRegressor(PointRegressor):
             that the number of parameters stays the same.
         activation: ``relu``, ``gelu`` or ``none``, after each convolution but the last.
         pooling: ``max`` (the paper's) or ``mean`` over each map.
+        init: ``glorot``, which fails with most seeds; or ``pixel``, which then turns and scales
+            weights so that each map's maximum is the white pixel from the start.
         optimizer: see `PointRegressor`.
         scheduler: see `PointRegressor`.
 
     Raises:
         ValueError: if an argument is out of its range.
     """
+
+    features: nn.Sequential
 
     def __init__(
         self,
@@ -40,6 +47,7 @@ class CoordConvRegressor(PointRegressor):
         coordinates: bool = True,
         activation: str = "relu",
         pooling: str = "max",
+        init: str = "pixel",
         optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory | None = None,
     ) -> None:
@@ -53,6 +61,8 @@ class CoordConvRegressor(PointRegressor):
             )
         if pooling not in ("max", "mean"):
             raise ValueError(f"model.pooling must be max or mean, got {pooling!r}")
+        if init not in ("pixel", "glorot"):
+            raise ValueError(f"model.init must be pixel or glorot, got {init!r}")
         layers: list[nn.Module] = [AddCoordinates(self.size, coordinates)]
         widths = [3, *pointwise, *channels, 2]
         kernels = [1] * len(pointwise) + [3] * (len(channels) + 1)
@@ -63,12 +73,31 @@ class CoordConvRegressor(PointRegressor):
             ]
         self.features = nn.Sequential(*layers[:-1])
         self.head = PoolHead(self.size, pooling)
-        # Glorot's weights and no biases. With PyTorch's, which are smaller, the coordinates of an
-        # edge win every maximum, and training mostly ends with the image's centre for an answer.
-        for layer in self.features:
-            if isinstance(layer, nn.Conv2d):
-                nn.init.xavier_uniform_(layer.weight)
-                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        for layer in self._convolutions():
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        if init == "pixel":
+            self._let_the_pixel_win()
+
+    def _convolutions(self) -> list[nn.Conv2d]:
+        return [layer for layer in self.features if isinstance(layer, nn.Conv2d)]
+
+    @torch.no_grad()
+    def _let_the_pixel_win(self) -> None:
+        """Start with maps whose maximum is the white pixel.
+
+        A gradient reaches a map's maximum only. Where that is an edge, because of the coordinates,
+        nothing is ever learned about the pixel, and the image's centre becomes the answer.
+        """
+        first, last = self._convolutions()[0], self._convolutions()[-1]
+        first.weight[:, 0] *= _IMAGE_GAIN
+        height, width = self.size
+        image = torch.zeros(2, 1, height, width)
+        image[1, 0, height // 2, width // 2] = 1
+        black, pixel = self.features(image).sum(dim=(-1, -2))
+        last.weight[pixel < black] *= -1
+        assert last.bias is not None
+        last.bias.fill_(-1)  # the lower edge of unit coordinates
 
 
 class AddCoordinates(nn.Module):

@@ -155,8 +155,10 @@ class KernelHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return xy_px (B, 2)."""
-        unit = self.kernel(features, self.vectors) @ self.coefficients + self.bias
-        return to_px(unit, self.size)
+        # Large coefficients of both signs cancel: float32 would lose what is left.
+        kernel = self.kernel(features.double(), self.vectors.double())
+        unit = kernel @ self.coefficients.double() + self.bias.double()
+        return to_px(unit, self.size).float()
 
 
 def _make_room(head: KernelHead, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:

@@ -1,0 +1,44 @@
+"""Draw each model's error at all positions, those it was trained on and those it was not.
+
+    python benchmarks/error_everywhere.py outputs/sweeps/compare docs/models
+
+Reads the first seed's checkpoints of ``experiment=compare`` and writes a picture for each model:
+a map for each split, the error at every position of the image.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from pixel_spotter import plots, runs
+from pixel_spotter.charts import error_sheet
+from pixel_spotter.checkpoints import load_model
+from pixel_spotter.coordinates import all_positions
+from pixel_spotter.metrics import errors_px
+from pixel_spotter.rendering import render_pixels
+from pixel_spotter.summary import SPLITS
+
+
+def main() -> None:
+    sweep, output = Path(sys.argv[1]), Path(sys.argv[2])
+    cells = [path.parent for path in sweep.glob(f"*seed=0*/{runs.METRICS}")]
+    found = {(m["model"], m["split"]): cell for cell in cells for m in [runs.read_metrics(cell)]}
+    for model_name in sorted({name for name, _ in found}):
+        maps = {}
+        for split in SPLITS:
+            if (model_name, split) not in found:
+                continue
+            model, _ = load_model(found[model_name, split] / runs.BEST)
+            positions = all_positions(model.size)
+            with torch.inference_mode():
+                images = render_pixels(positions, model.size)
+                xy_px = torch.cat([model(batch) for batch in images.split(250)])
+            error = errors_px(xy_px, positions.float()).reshape(model.size)
+            maps[f"trained on {split}\nmean {error.mean():.3f} px"] = error.numpy()
+        plots.save(error_sheet(maps), output / f"{model_name}.png")
+        print(output / f"{model_name}.png")
+
+
+if __name__ == "__main__":
+    main()
