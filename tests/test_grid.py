@@ -1,4 +1,5 @@
 import csv
+import os
 from pathlib import Path
 
 import pytest
@@ -220,3 +221,18 @@ def test_a_report_that_fails_ends_in_an_error(tmp_path: Path) -> None:
     error = end(tmp_path)
     assert error.startswith("error: no report: ")
     assert len(error.splitlines()) == 1
+
+
+def test_cells_side_by_side_share_the_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    cells = ["model=argmax", "data.split=border", "seed=0,1,2", "grid_seeds=2"]
+    two = ["hydra.launcher.n_jobs=2", "data.image_size=16", "trainer=cpu"]
+    ended = finish(start("train", "experiment=compare", *cells, *two, cwd=tmp_path))
+    assert ended.code == 0, ended.stderr
+    folder = tmp_path / "outputs/sweeps/compare"
+    metrics = [read_json(path) for path in folder.glob("*/metrics.json")]
+    assert sorted(cell["seed"] for cell in metrics) == [0, 1], "grid_seeds=2 leaves out seed 2"
+    assert {cell["threads"] for cell in metrics} == {max(1, (os.cpu_count() or 1) // 2)}
+    assert "Warning" not in ended.stderr

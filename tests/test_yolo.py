@@ -1,7 +1,10 @@
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import TINY, CommandServer, read_json
+from PIL import Image
 
 from pixel_spotter.coordinates import all_positions
 from pixel_spotter.models.yolo import BestBox, YOLORegressor
@@ -76,3 +79,22 @@ def test_a_perfect_detection_costs_next_to_nothing() -> None:
 def test_arguments_out_of_range(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=rf"model\.{next(iter(wrong))}"):
         YOLORegressor(16, **wrong)  # type: ignore[arg-type]
+
+
+def test_boxes_reach_every_table(run_command: CommandServer, tmp_path: Path) -> None:
+    words = [word for word in TINY if not word.startswith("model.")]
+    ended = run_command(
+        "train", "model=yolo", "model.channels=[4,4]", *words, "name=y", cwd=tmp_path
+    )
+    assert ended.code == 0, ended.stderr
+    run = tmp_path / "outputs/runs/y"
+    assert 0 <= read_json(run / "metrics.json")["test/box_iou"] <= 1
+    header = (run / "predictions.csv").read_text().splitlines()[0]
+    assert header == "split,x_true,y_true,x_pred,y_pred,box_width_px,box_height_px,objectness"
+    Image.new("L", (16, 16)).save(tmp_path / "black.png")
+    checkpoint = f"checkpoint={run / 'checkpoints/best.ckpt'}"
+    ended = run_command("predict", checkpoint, "images=black.png", cwd=tmp_path)
+    titles, row = (line.split(",") for line in ended.stdout.splitlines())
+    assert titles == ["file", "x", "y", "box_width_px", "box_height_px", "objectness"]
+    assert len(row) == 6
+    assert 0 < float(row[5]) < 1

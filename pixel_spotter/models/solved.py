@@ -24,6 +24,7 @@ class SolvedRegressor(PointRegressor):
         if self.current_epoch == 0:
             trainer: Any = self.trainer
             self.solve(trainer.datamodule)
+        self.trainer.should_stop = self.current_epoch > 0
 
     def on_train_epoch_start(self) -> None:
         """There is no learning rate to log."""
