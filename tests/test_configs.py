@@ -139,3 +139,33 @@ def test_every_target_is_there() -> None:
                 assert isinstance(get_class(value), Callable)  # type: ignore[arg-type]
                 found += 1
     assert found >= 8
+
+
+@pytest.mark.parametrize("ablation", choices("ablation"))
+def test_an_ablation_changes_one_thing(ablation: str) -> None:
+    """Each is its model as it comes, named by the longest model name it begins with, plus one."""
+    model = max((name for name in choices("model") if ablation.startswith(name)), key=len)
+    changed, base = (
+        dict(leaves(OmegaConf.to_container(compose([f"ablation={name}"])["model"])))
+        for name in (ablation, model)
+    )
+    different = {k for k in {*changed, *base} if changed.get(k) != base.get(k)}
+    if ablation == model:
+        assert not different
+    elif ablation == "cnn_constant_rate":
+        assert not different
+        assert compose([f"ablation={ablation}"]).scheduler._target_.endswith("ConstantLR")
+    else:
+        assert len(different) == 1 + (ablation == "svm_linear_unblurred"), different
+
+
+def test_the_ablation_experiment_runs_all_of_them() -> None:
+    text = (CONF_DIR / "experiment/ablation.yaml").read_text()
+    listed = OmegaConf.create(text).hydra.sweeper.params.ablation.split(",")
+    assert sorted(listed) == choices("ablation")
+    for experiment in ("compare", "learning_curve"):
+        listed = OmegaConf.load(CONF_DIR / f"experiment/{experiment}.yaml")
+        models = listed.hydra.sweeper.params.model.split(",")
+        assert {*models} <= {*choices("model")}
+        if experiment == "compare":
+            assert {*choices("model")} - {*models} == {"ensemble_of_checkpoints"}
