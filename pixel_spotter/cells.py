@@ -225,6 +225,15 @@ def _read_overrides(folder: Path) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
+def _chosen_model(folder: Path) -> str:
+    """Return the model that a cell was composed with, also where an ablation chose it."""
+    file = folder / runs.HYDRA
+    try:
+        return str(OmegaConf.load(file).hydra.runtime.choices.model) if file.is_file() else ""
+    except (OmegaConfBaseException, YAMLError, ValueError, AttributeError):
+        return ""
+
+
 def _read_plan(folder: Path) -> tuple[list[str], dict[str, dict[str, str]]]:
     """Return a grid's last command, and its cells' overrides by their folders' names.
 
@@ -287,6 +296,8 @@ def _unfinished(
         overrides=overrides,
         state=state,
         reason=reason,
-        model=overrides.get("model") or (models.pop() if len(models) == 1 else "unknown"),
+        model=overrides.get("model")
+        or _chosen_model(folder)
+        or (models.pop() if len(models) == 1 else "unknown"),
         split=str(split or (splits.pop() if len(splits) == 1 else "unknown")),
     )

@@ -1,5 +1,6 @@
-"""What happens around a grid: failures forgotten at its start, the report at its end."""
+"""What happens around a grid: the report at its end."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,8 @@ class CompareGrid(Callback):
     """Writes the report when a grid ends, and ends the command in an error if cells failed."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Forget the failures of earlier tries: this one has its own."""
-        for failure in Path(config.hydra.sweep.dir).glob(f"*/{runs.FAILURE}"):
-            failure.unlink()
+        """Note the time: failures of earlier commands are shown, but are not this one's."""
+        self.start_s = time.time()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Report on the grid's cells."""
@@ -25,7 +25,12 @@ class CompareGrid(Callback):
         from pixel_spotter.report import print_report, write_report
 
         folder = Path(config.hydra.sweep.dir)
-        failed = [f"  {cell}: {reason}" for cell, reason in failures(folder).items()]
+        failed = [
+            f"  {cell}: {reason}"
+            for cell, reason in failures(folder).items()
+            if (folder / cell / runs.FAILURE).stat().st_mtime
+            >= self.start_s - 1  # files have coarser times
+        ]
         problem = [f"{len(failed)} cells failed:", *failed] if failed else []
         # Hydra turns exceptions of callbacks into warnings; SystemExit goes through.
         try:

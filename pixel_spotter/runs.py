@@ -27,6 +27,7 @@ LAST = "checkpoints/last.ckpt"
 
 CONFIG = ".hydra/config.yaml"
 OVERRIDES = ".hydra/overrides.yaml"
+HYDRA = ".hydra/hydra.yaml"
 
 # Settings that may change between a run and its continuation: they do not change its figures.
 _FREE_SETTINGS = ("name", "grid_seeds", "data.num_workers", "trainer.enable_progress_bar")
@@ -58,7 +59,7 @@ def claim_run_folder(run_dir: Path, cfg: DictConfig) -> None:
     write_text(config_file, OmegaConf.to_yaml(cfg))
     if HydraConfig.initialized():
         hydra_cfg = HydraConfig.get()
-        write_text(config_file.with_name("hydra.yaml"), OmegaConf.to_yaml({"hydra": hydra_cfg}))
+        write_text(run_dir / HYDRA, OmegaConf.to_yaml({"hydra": hydra_cfg}))
         overrides = OmegaConf.to_yaml(hydra_cfg.overrides.task)
         write_text(config_file.with_name("overrides.yaml"), overrides)
 

@@ -73,6 +73,10 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
         raise UserError(f"trainer.devices={trainer.num_devices}: this machine has {cores} cores")
 
+    solved = isinstance(model, SolvedRegressor)
+    if solved and trainer.world_size > 1:
+        raise UserError(f"model={model_name} is solved, not trained: leave out trainer.devices")
+
     doing = "continuing" if last.is_file() else "training"
     log.info("%s %s in %s (name=%s continues it)", doing, model_name, run_dir, cfg.name)
     trainer.fit(model, data, ckpt_path=last if last.is_file() else None)
@@ -80,6 +84,7 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     trainer.validate(model, data, ckpt_path=best, verbose=False)
     trainer.test(model, data, ckpt_path=best, verbose=False)
 
+    images = data.train_samples if solved else epochs * data.epoch_samples
     metrics = {
         **runs.prefixed("val", model.figures["val"]),
         **runs.prefixed("test", model.figures["test"]),
@@ -89,10 +94,10 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
         "image_size": list(data.size),
         "seed": cfg.seed,
         "epochs": epochs,
-        "lr": None if isinstance(model, SolvedRegressor) else cfg.optim.lr,
+        "lr": None if solved else cfg.optim.lr,
         "parameters": model.count_parameters(),
         "train_seconds": round(seconds, 3),
-        "train_images_per_second": round(epochs * data.epoch_samples / seconds, 1),
+        "train_images_per_second": round(images / seconds, 1),
         "precision": trainer.precision,
         **runs.where_it_ran(trainer.strategy.root_device),
     }

@@ -38,8 +38,10 @@ def judge(groups: Sequence[Group]) -> Verdict:
     models that are finished on all of them are compared.
     """
     done = [group for group in groups if group.cells]
-    unseen = [s for s in splits_of(done) if all(g.unseen for g in done if g.split == s)]
+    unseen = [s for s in splits_of(done) if any(g.unseen for g in done if g.split == s)]
     deciding = unseen or splits_of(done)
+    if unseen:  # an ensemble of checkpoints may have seen what the others have not
+        done = [group for group in done if group.unseen]
     table: dict[str, dict[str, Group]] = {}
     for group in done:
         if group.split in deciding:
@@ -128,7 +130,7 @@ def _rival(best: Group, second: Group) -> str:
     if best.error.half is None or second.error.half is None:
         return f"{line}, in {time} s; one seed each cannot tell whether the difference is chance."
     if best.error.high >= second.error.low:
-        return f"{line}, in {time} s: the intervals overlap, these seeds do not tell them apart."
+        return f"{line}, in {time} s: the intervals overlap."
     return f"{line}, in {time} s: the intervals do not overlap."
 
 

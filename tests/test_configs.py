@@ -156,7 +156,8 @@ def test_an_ablation_changes_one_thing(ablation: str) -> None:
         assert not different
         assert compose([f"ablation={ablation}"]).scheduler._target_.endswith("ConstantLR")
     else:
-        assert len(different) == 1 + (ablation == "svm_linear_unblurred"), different
+        two = ablation in ("svm_linear_unblurred", "coordconv_glorot_no_coordinates")
+        assert len(different) == 1 + two, different
 
 
 def test_the_ablation_experiment_runs_all_of_them() -> None:

@@ -108,9 +108,21 @@ def test_what_cannot_be_vectorized_goes_one_after_another(
     xy = torch.tensor([[3.0, 4.0], [5.0, 6.0]])
     ensemble = EnsembleRegressor(list(size), 2, member)
     assert ensemble.training_loss(image, xy).isfinite()
-    ensemble.features.vectorized = True
     with pytest.raises(UserError, match=r"model\.vectorized=true: .* cannot"):
-        ensemble.training_loss(image, xy)
+        EnsembleRegressor(list(size), 2, member, vectorized=True).training_loss(image, xy)
+
+
+def test_running_statistics_stay_each_members_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where None vectorizes, as on a GPU."""
+    ensemble = EnsembleRegressor(40, 2, partial(ResNet18Regressor, 40, weights=None)).eval()
+    for k, member in enumerate(ensemble.members):
+        for name, buffer in member.named_buffers():
+            if name.endswith("running_var"):
+                buffer.fill_(1.0 + k)
+    image = render_pixels(torch.tensor([[3, 4]]), (40, 40))
+    alone = torch.stack([member(image) for member in ensemble.members]).mean(dim=0)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    torch.testing.assert_close(ensemble(image), alone)
 
 
 def test_where_it_chooses_itself_it_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:

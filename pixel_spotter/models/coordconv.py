@@ -28,16 +28,14 @@ class CoordConvRegressor(PointRegressor):
             that the number of parameters stays the same.
         activation: ``relu``, ``gelu`` or ``none``, after each convolution but the last.
         pooling: ``max`` (the paper's) or ``mean`` over each map.
-        init: ``glorot``, which fails with most seeds; or ``pixel``, which then turns and scales
-            weights so that each map's maximum is the white pixel from the start.
+        init: ``glorot``, which fails with many seeds; or ``pixel``, which then turns and scales
+            weights so that a map's maximum is nearly always the white pixel from the start.
         optimizer: see `PointRegressor`.
         scheduler: see `PointRegressor`.
 
     Raises:
         ValueError: if an argument is out of its range.
     """
-
-    features: nn.Sequential
 
     def __init__(
         self,
@@ -71,33 +69,29 @@ class CoordConvRegressor(PointRegressor):
                 nn.Conv2d(before, after, kernel, padding="same"),
                 ACTIVATIONS[activation](),
             ]
-        self.features = nn.Sequential(*layers[:-1])
-        self.head = PoolHead(self.size, pooling)
-        for layer in self._convolutions():
+        *inner, last = (layer for layer in layers if isinstance(layer, nn.Conv2d))
+        self.features = nn.Sequential(*layers[:-2])
+        self.head = PoolHead(last, self.size, pooling)
+        for layer in (*inner, last):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         if init == "pixel":
-            self._let_the_pixel_win()
-
-    def _convolutions(self) -> list[nn.Conv2d]:
-        return [layer for layer in self.features if isinstance(layer, nn.Conv2d)]
+            self._let_the_pixel_win(inner[0], last)
 
     @torch.no_grad()
-    def _let_the_pixel_win(self) -> None:
-        """Start with maps whose maximum is the white pixel.
+    def _let_the_pixel_win(self, first: nn.Conv2d, last: nn.Conv2d) -> None:
+        """Start with maps whose maximum is, nearly always, the white pixel.
 
         A gradient reaches a map's maximum only. Where that is an edge, because of the coordinates,
         nothing is ever learned about the pixel, and the image's centre becomes the answer.
         """
-        first, last = self._convolutions()[0], self._convolutions()[-1]
         first.weight[:, 0] *= _IMAGE_GAIN
         height, width = self.size
         image = torch.zeros(2, 1, height, width)
         image[1, 0, height // 2, width // 2] = 1
-        black, pixel = self.features(image).sum(dim=(-1, -2))
+        black, pixel = last(self.features(image)).sum(dim=(-1, -2))
         last.weight[pixel < black] *= -1
-        assert last.bias is not None
-        last.bias.fill_(-1)  # the lower edge of unit coordinates
+        nn.init.constant_(last.bias, -1)  # type: ignore[arg-type]  # the lower edge
 
 
 class AddCoordinates(nn.Module):
@@ -120,20 +114,22 @@ class AddCoordinates(nn.Module):
 
 
 class PoolHead(nn.Module):
-    """Pools two maps (B, 2, H, W) to unit coordinates, scaled to xy_px (B, 2).
+    """Makes two maps and pools them to unit coordinates, scaled to xy_px (B, 2).
 
     Args:
+        last: the convolution to the two maps: their values are coordinates already.
         size: height and width of the image, px.
         pooling: ``max`` or ``mean``.
     """
 
-    def __init__(self, size: Size, pooling: str) -> None:
+    def __init__(self, last: nn.Module, size: Size, pooling: str) -> None:
         super().__init__()
+        self.last = last
         self.size = size
         self.pooling = pooling
 
-    def forward(self, maps: Tensor) -> Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         """Return xy_px (B, 2)."""
-        values = maps.flatten(2)
+        values = self.last(features).flatten(2)
         # amax, as AdaptiveMaxPool2d has no deterministic gradient on a GPU
         return to_px(values.amax(-1) if self.pooling == "max" else values.mean(-1), self.size)

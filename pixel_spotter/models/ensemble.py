@@ -9,6 +9,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pixel_spotter.checkpoints import load_model, rebuild
 from pixel_spotter.data import PixelDataModule
@@ -42,6 +43,15 @@ class Answers(PointRegressor):
             )
         self.features = Members(members, vectorized)
         self.head = Mean()
+
+    def count_parameters(self) -> int:
+        """Return how many numbers the members have learned."""
+        return sum(member.count_parameters() for member in self.members)
+
+    @property
+    def members(self) -> list[PointRegressor]:
+        """Return the members."""
+        return [member for member in self.features.members if isinstance(member, PointRegressor)]
 
     def extra_estimates(self, features: Tensor) -> Tensor:
         """Return the spread, px: (B, K, 2) -> (B, 1)."""
@@ -170,11 +180,19 @@ class Members(nn.Module):
         vectorized: whether members of one structure all go through one vectorized pass, or one
             after another; None vectorizes on a GPU, if the structure allows. On two CPU cores,
             one after another is faster (docs/models.md).
+
+    Raises:
+        UserError: if a vectorized pass is asked for that these members cannot go through.
     """
 
     def __init__(self, members: Sequence[PointRegressor], vectorized: bool | None) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
+        # Every member has running statistics of its own, and changes them: there is no one pass.
+        if any(isinstance(layer, _BatchNorm) for layer in self.members.modules()):
+            if vectorized:
+                raise UserError(_cannot(members[0]))
+            vectorized = False
         self.vectorized = vectorized
 
     def forward(self, image: Tensor) -> Tensor:
@@ -190,14 +208,11 @@ class Members(nn.Module):
         if self.vectorized or (self.vectorized is None and image.is_cuda):
             try:
                 return self._all_at_once(method, image, *arguments)
-            except RuntimeError as error:  # a changing shape, a running statistic
-                if not any(words in str(error) for words in ("vmap", "batched tensor")):
+            except RuntimeError as error:
+                if "vmap" not in str(error):
                     raise
                 if self.vectorized:
-                    raise UserError(
-                        f"model.vectorized=true: {type(self.members[0]).__name__} cannot go "
-                        f"through one vectorized pass; leave it out"
-                    ) from error
+                    raise UserError(_cannot(self.members[0])) from error
                 self.vectorized = False
         return torch.stack([getattr(member, method)(image, *arguments) for member in self.members])
 
@@ -212,6 +227,13 @@ class Members(nn.Module):
 
         answers: Tensor = vmap(ask, randomness="different")(stacked)
         return answers
+
+
+def _cannot(member: nn.Module) -> str:
+    return (
+        f"model.vectorized=true: {type(member).__name__} cannot go through one vectorized pass; "
+        f"leave it out"
+    )
 
 
 class _Asked(nn.Module):

@@ -24,7 +24,8 @@ class SVMRegressor(SolvedRegressor):
 
     Args:
         image_size: side of the square image, or [height, width], px.
-        kernel: ``rbf`` or ``linear``.
+        kernel: ``rbf`` or ``linear``, both with scikit-learn's ``gamma="scale"``: also the linear
+            one, so that ``cost`` means the same to both.
         blur_px: standard deviation of the Gaussian that blurs the image first; 0 does not.
         cost: penalty C on errors beyond ``tolerance_px``, in unit coordinates.
         tolerance_px: errors that cost nothing.
@@ -71,8 +72,9 @@ class SVMRegressor(SolvedRegressor):
             UserError: if that would take more memory than ``memory_gib``.
         """
         samples, pixels = data.train_samples, self.size[0] * self.size[1]
-        # The kernel of all pairs, which LIBSVM copies, in float64; the images in float32, twice.
-        gib = (2 * 8 * samples**2 + 2 * 4 * samples * pixels) / 2**30
+        # In float64, at the same time: the kernel of all pairs, what it is made from, and LIBSVM's
+        # copy; of the images, the copies on the way there (measured: 40 to 75 bytes a pixel).
+        gib = (4 * 8 * samples**2 + 75 * samples * pixels) / 2**30
         if gib > self.memory_gib:
             raise UserError(
                 f"an SVM on {samples} samples takes {gib:.1f} GiB to solve, more than "
