@@ -358,3 +358,16 @@ def test_settings_are_the_label(tmp_path: Path) -> None:
     assert "Error against epochs" in page
     assert "One seed each: no intervals" in page
     assert (tmp_path / "report/over_epochs.png").is_file()
+
+
+def test_a_failed_ablation_stands_with_its_model(tmp_path: Path) -> None:
+    write_cell(tmp_path, "cnn")
+    folder = tmp_path / "ablation=resnet18,seed=0"
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / "failure.txt").write_text("no weights\n")
+    (folder / ".hydra/overrides.yaml").write_text("- ablation=resnet18\n- seed=0\n")
+    (folder / ".hydra/config.yaml").write_text("seed: 0\ndata: {split: uniform}\n")
+    chosen = "hydra:\n  runtime:\n    choices: {model: resnet18, ablation: resnet18}\n"
+    (folder / ".hydra/hydra.yaml").write_text(chosen)
+    (failed,) = read_sweep(tmp_path).failed
+    assert (failed.model, failed.split, failed.reason) == ("resnet18", "uniform", "no weights")

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,3 +37,10 @@ def test_a_solved_model_through_every_command(run_command: CommandServer, tmp_pa
     metrics = read_json(run / "metrics.json")
     assert again["test/mean_error_px"] == metrics["test/mean_error_px"]
     assert again["parameters"] == metrics["parameters"]
+
+
+def test_several_devices_have_nothing_to_share(run_command: CommandServer, tmp_path: Path) -> None:
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("needs two cores")
+    ended = run_command("train", *CPU, "model=argmax", "trainer.devices=2", cwd=tmp_path)
+    assert "model=argmax is solved, not trained" in ended.error()

@@ -290,3 +290,13 @@ def test_a_model_that_fails_somewhere_is_not_recommended() -> None:
 
 def test_closed_forms_alone_recommend_nothing() -> None:
     assert "No trained model" in verdict(cell("argmax", parameters=0, error=0.0)).headline
+
+
+def test_what_one_model_has_seen_leaves_the_others_comparable() -> None:
+    answer = verdict(
+        *(cell("good", seed=seed, error=0.2) for seed in (0, 1)),
+        *(cell("fair", seed=seed, error=0.4) for seed in (0, 1)),
+        *(cell("committee", seed=seed, error=0.01, seen=0.9) for seed in (0, 1)),
+    )
+    assert answer.best == "good"
+    assert "committee" not in answer.ranking
