@@ -123,6 +123,8 @@ def user_message(error: BaseException) -> str | None:
     """Return the line that tells a user what to put right, or None if the error is a bug."""
     if isinstance(error, torch.OutOfMemoryError):
         return "the device is out of memory; try a smaller batch size"
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return "there is not enough memory; try fewer samples, or a smaller batch or image"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} is missing: add {error.full_key}=..."
     if isinstance(error, InstantiationException):
