@@ -3,15 +3,29 @@
 To add a figure, add its line to `point_metrics`: every model, log and table then has it.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from pixel_spotter.coordinates import Size
+
 
 def errors_px(xy_pred: Tensor, xy_true: Tensor) -> Tensor:
     """Return the Euclidean distance between prediction and truth, px: (N, 2), (N, 2) -> (N,)."""
     return (xy_pred - xy_true).square().sum(dim=-1).sqrt()
+
+
+def error_by_position(xy_pred: Tensor, xy_true: Tensor, size: Size) -> np.ndarray:
+    """Return the mean error at every position: (N, 2), (N, 2) -> (H, W), px, nan where untested."""
+    error = errors_px(xy_pred.double(), xy_true.double()).numpy()
+    x, y = xy_true.round().long().numpy().T
+    sums, counts = np.zeros(size), np.zeros(size)
+    np.add.at(sums, (y, x), error)
+    np.add.at(counts, (y, x), 1)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(sums / counts)
 
 
 def point_metrics(xy_pred: Tensor, xy_true: Tensor) -> dict[str, float]:

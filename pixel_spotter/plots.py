@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pixel_spotter.coordinates import Size
 from pixel_spotter.files import atomic_write
-from pixel_spotter.metrics import errors_px
+from pixel_spotter.metrics import error_by_position, errors_px
 from pixel_spotter.rendering import render_pixels
 
 ERROR_RANGE_PX = (0.01, 30.0)
@@ -72,15 +72,8 @@ def error_map(xy_pred: Tensor, xy_true: Tensor, size: Size, title: str = "") -> 
 
 
 def _draw_error_map(axes: Axes, xy_pred: Tensor, xy_true: Tensor, size: Size) -> None:
-    error = errors_px(xy_pred.cpu(), xy_true.cpu()).double()
-    index = xy_true.cpu().round().long()
-    sums, counts = np.zeros(size), np.zeros(size)
-    np.add.at(sums, (index[:, 1].numpy(), index[:, 0].numpy()), error.numpy())
-    np.add.at(counts, (index[:, 1].numpy(), index[:, 0].numpy()), 1)
-    with np.errstate(invalid="ignore"):
-        mean = sums / counts
     axes.set_facecolor("0.88")
-    show_error(axes, mean)
+    show_error(axes, error_by_position(xy_pred.cpu(), xy_true.cpu(), size))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_xlabel("x (px)")

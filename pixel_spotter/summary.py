@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pixel_spotter.cells import Cell, Unfinished, compared
 from pixel_spotter.coordinates import Size, as_size
-from pixel_spotter.metrics import errors_px, point_metrics
+from pixel_spotter.metrics import error_by_position, errors_px, point_metrics
 
 MEAN_ERROR = "test/mean_error_px"
 SPLITS = ("uniform", "quadrant", "border", "iid")
@@ -119,14 +119,9 @@ class Group:
 
     def error_by_position(self) -> np.ndarray:
         """Return the mean error at every position, over seeds: (H, W), px, nan where untested."""
-        sums, counts = np.zeros(self.size), np.zeros(self.size)
-        for cell in self.cells:
-            index = cell.xy_true.round().long()
-            where = (index[:, 1].numpy(), index[:, 0].numpy())
-            np.add.at(sums, where, errors_px(cell.xy_pred, cell.xy_true).double().numpy())
-            np.add.at(counts, where, 1)
-        with np.errstate(invalid="ignore"):
-            return np.asarray(sums / counts)
+        xy_pred = torch.cat([cell.xy_pred for cell in self.cells])
+        xy_true = torch.cat([cell.xy_true for cell in self.cells])
+        return error_by_position(xy_pred, xy_true, self.size)
 
     def worst(self, count: int) -> list["Miss"]:
         """Return the largest errors over all seeds, each position once, the worst first."""
