@@ -20,20 +20,21 @@ class CompareGrid(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Report on the grid's cells."""
-        # Every training command makes this callback; only a grid's end needs what a report needs.
-        from pixel_spotter.cells import failures
-        from pixel_spotter.report import print_report, write_report
-
         folder = Path(config.hydra.sweep.dir)
-        failed = [
-            f"  {cell}: {reason}"
-            for cell, reason in failures(folder).items()
-            if (folder / cell / runs.FAILURE).stat().st_mtime
-            >= self.start_s - 1  # files have coarser times
-        ]
-        problem = [f"{len(failed)} cells failed:", *failed] if failed else []
+        problem: list[str] = []
         # Hydra turns exceptions of callbacks into warnings; SystemExit goes through.
         try:
+            # Every training command makes this callback; only a grid's end needs these.
+            from pixel_spotter.cells import failures
+            from pixel_spotter.report import print_report, write_report
+
+            since_s = self.start_s - 1  # files have coarser times
+            failed = [
+                f"  {cell}: {reason}"
+                for cell, reason in failures(folder).items()
+                if (folder / cell / runs.FAILURE).stat().st_mtime >= since_s
+            ]
+            problem = [f"{len(failed)} cells failed:", *failed] if failed else []
             print_report(write_report(folder), folder)
         except Exception as error:
             message = user_message(error) or repr(error)
