@@ -13,8 +13,8 @@ import time
 import torch
 from hydra import compose, initialize_config_dir
 
-from pixel_spotter.commands import CONF_DIR, instantiate
-from pixel_spotter.rendering import render_pixels
+from pixel_spotter.cli.start import CONF_DIR, instantiate
+from pixel_spotter.simulation.pixels import render_pixels
 
 BATCH, ROUNDS, STEPS = 32, 5, 10
 

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import torch
 
-from pixel_spotter import plots, runs
-from pixel_spotter.charts import error_sheet
-from pixel_spotter.checkpoints import load_model
+from pixel_spotter import runs
 from pixel_spotter.coordinates import all_positions
 from pixel_spotter.metrics import errors_px
-from pixel_spotter.rendering import render_pixels
-from pixel_spotter.summary import SPLITS
+from pixel_spotter.reporting import plots
+from pixel_spotter.reporting.charts import error_sheet
+from pixel_spotter.reporting.groups import SPLITS
+from pixel_spotter.simulation.pixels import render_pixels
+from pixel_spotter.training.checkpoints import load_model
 
 
 def main() -> None:

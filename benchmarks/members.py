@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 
 from pixel_spotter import runs
-from pixel_spotter.checkpoints import load_model
 from pixel_spotter.metrics import errors_px
 from pixel_spotter.models.ensemble import EnsembleRegressor
-from pixel_spotter.rendering import render_pixels
-from pixel_spotter.summary import SPLITS, estimate
+from pixel_spotter.reporting.groups import SPLITS, estimate
+from pixel_spotter.simulation.pixels import render_pixels
+from pixel_spotter.training.checkpoints import load_model
 
 
 def errors_by_count(cell: Path) -> list[float]:

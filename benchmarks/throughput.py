@@ -32,9 +32,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from pixel_spotter.commands import CONF_DIR, instantiate, pick_device
+from pixel_spotter.cli.start import CONF_DIR, instantiate, pick_device
 from pixel_spotter.coordinates import all_positions, as_size
-from pixel_spotter.rendering import render_pixels
+from pixel_spotter.simulation.pixels import render_pixels
 from pixel_spotter.train import train
 
 TRAINERS = {

@@ -7,11 +7,12 @@ import lightning as L
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from pixel_spotter import plots, runs
-from pixel_spotter.checkpoints import load_model
-from pixel_spotter.commands import instantiate, run_command
-from pixel_spotter.data import PixelDataModule
+from pixel_spotter import runs
+from pixel_spotter.cli.start import instantiate, run_command
+from pixel_spotter.data.pixels import PixelDataModule
 from pixel_spotter.errors import UserError
+from pixel_spotter.reporting import plots
+from pixel_spotter.training.checkpoints import load_model
 
 
 def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:

@@ -14,12 +14,12 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from pixel_spotter.checkpoints import load_model
-from pixel_spotter.commands import pick_device, run_command
+from pixel_spotter.cli.start import pick_device, run_command
+from pixel_spotter.data.frames import UnreadableImageError, find_images, read_image
 from pixel_spotter.errors import UserError
 from pixel_spotter.files import write_text
-from pixel_spotter.images import UnreadableImageError, find_images, read_image
-from pixel_spotter.models.regression import PointRegressor
+from pixel_spotter.models.base import PointRegressor
+from pixel_spotter.training.checkpoints import load_model
 
 Prediction = tuple[Path, list[float]]
 """A file, and what was found in it: x and y, px, then the model's ``extras``."""

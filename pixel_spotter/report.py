@@ -6,13 +6,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from pixel_spotter import page, plots
-from pixel_spotter.cells import Cell, read_sweep
-from pixel_spotter.commands import run_command
+from pixel_spotter.cli.start import run_command
 from pixel_spotter.errors import UserError
 from pixel_spotter.files import atomic_write, write_text
-from pixel_spotter.page import Report
-from pixel_spotter.summary import MEAN_ERROR
+from pixel_spotter.reporting import page, plots
+from pixel_spotter.reporting.cells import Cell, read_sweep
+from pixel_spotter.reporting.groups import MEAN_ERROR
+from pixel_spotter.reporting.page import Report
 
 SWEEPS = Path("outputs/sweeps")
 PAGE = "report.html"

@@ -14,15 +14,16 @@ from lightning.pytorch.callbacks import Callback, Timer, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
-from pixel_spotter import plots, runs
-from pixel_spotter.callbacks import EpochLogger, KeptCheckpoint, SeedEachEpoch
-from pixel_spotter.checkpoints import AtomicCheckpointIO
-from pixel_spotter.commands import instantiate, run_command, user_message
-from pixel_spotter.data import PixelDataModule
+from pixel_spotter import runs
+from pixel_spotter.cli.start import instantiate, run_command, user_message
+from pixel_spotter.data.pixels import PixelDataModule
 from pixel_spotter.errors import UserError
 from pixel_spotter.files import write_text
-from pixel_spotter.models.regression import PointRegressor
+from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.solved import SolvedRegressor
+from pixel_spotter.reporting import plots
+from pixel_spotter.training.callbacks import EpochLogger, KeptCheckpoint, SeedEachEpoch
+from pixel_spotter.training.checkpoints import AtomicCheckpointIO
 
 log = logging.getLogger(__name__)
 

@@ -2,9 +2,11 @@
 
 import json
 import os
+import struct
 import subprocess
 import sys
 import urllib.error
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +19,10 @@ from hypothesis import settings
 from omegaconf import DictConfig, OmegaConf
 from torchvision.models import resnet18
 
-from pixel_spotter.commands import CONF_DIR
-from pixel_spotter.data import PixelDataModule
+from pixel_spotter.cli.start import CONF_DIR
+from pixel_spotter.data.pixels import PixelDataModule
+from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.cnn import CNNRegressor
-from pixel_spotter.models.regression import PointRegressor
 from pixel_spotter.train import train
 
 ROOT = Path(__file__).parents[1]
@@ -258,3 +260,16 @@ def finish(process: subprocess.Popen[str], timeout_s: float = 200) -> Finished:
     """Wait for a started command."""
     stdout, stderr = process.communicate(timeout=timeout_s)
     return Finished(process.returncode, stdout, stderr)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that claims to be of any size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunks = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(b"\0" * 9)), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)

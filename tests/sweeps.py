@@ -8,8 +8,8 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from pixel_spotter.cells import Cell
 from pixel_spotter.metrics import point_metrics
+from pixel_spotter.reporting.cells import Cell
 from pixel_spotter.runs import prefixed
 
 

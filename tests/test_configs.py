@@ -9,9 +9,9 @@ from conftest import CPU, ModelFiles, choices, compose
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from pixel_spotter.commands import CONF_DIR, instantiate
-from pixel_spotter.data import PixelDataModule
-from pixel_spotter.models.regression import PointRegressor
+from pixel_spotter.cli.start import CONF_DIR, instantiate
+from pixel_spotter.data.pixels import PixelDataModule
+from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.solved import SolvedRegressor
 
 GROUPS = ("data", "model", "optim", "scheduler", "trainer")
@@ -109,7 +109,7 @@ def test_early_stopping_takes_its_keys() -> None:
 def test_evaluate_and_predict_compose() -> None:
     cfg = compose([], "evaluate")
     assert OmegaConf.missing_keys(cfg) == {"checkpoint"}
-    assert keys(cfg.data) <= parameters("pixel_spotter.data.PixelDataModule")
+    assert keys(cfg.data) <= parameters("pixel_spotter.data.pixels.PixelDataModule")
     assert all(value is None for value in cfg.data.values())
     assert OmegaConf.missing_keys(compose([], "predict")) == {"checkpoint", "images"}
 

@@ -6,10 +6,10 @@ import torch
 from conftest import CPU, CommandServer, Run, compose, figures, read_json
 from PIL import Image
 
-from pixel_spotter.checkpoints import load_model
-from pixel_spotter.data import PixelDataModule
+from pixel_spotter.data.pixels import PixelDataModule
 from pixel_spotter.errors import UserError
 from pixel_spotter.evaluate import evaluate
+from pixel_spotter.training.checkpoints import load_model
 
 
 def evaluated(run: Run, folder: Path, *overrides: str) -> dict[str, float]:

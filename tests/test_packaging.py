@@ -105,7 +105,7 @@ def test_the_wheel_runs_from_anywhere(wheel: zipfile.ZipFile, tmp_path: Path) ->
     )
     assert ended.returncode == 0, ended.stderr
     assert "lr: 0.125" in ended.stdout
-    assert "_target_: pixel_spotter.data.PixelDataModule" in ended.stdout
+    assert "_target_: pixel_spotter.data.pixels.PixelDataModule" in ended.stdout
     where = subprocess.run(
         [sys.executable, "-c", "import pixel_spotter; print(pixel_spotter.__file__)"],
         cwd=tmp_path / "elsewhere",

@@ -5,14 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CommandServer, Run
+from conftest import CommandServer, Run, png_header
 from PIL import Image
-from test_images import png_header
 
-from pixel_spotter.checkpoints import load_model
 from pixel_spotter.coordinates import all_positions
 from pixel_spotter.predict import predict
-from pixel_spotter.rendering import render_pixels
+from pixel_spotter.simulation.pixels import render_pixels
+from pixel_spotter.training.checkpoints import load_model
 
 SIZE = (16, 16)
 

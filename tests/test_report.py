@@ -11,11 +11,11 @@ from PIL import Image
 from sweeps import write_cell
 from torch.utils.tensorboard import SummaryWriter
 
-from pixel_spotter import wording
-from pixel_spotter.cells import read_sweep
 from pixel_spotter.errors import UserError
-from pixel_spotter.page import Report
 from pixel_spotter.report import find_sweep, write_report
+from pixel_spotter.reporting import wording
+from pixel_spotter.reporting.cells import read_sweep
+from pixel_spotter.reporting.page import Report
 
 NASTY = "<script>alert(1)</script> & | *why*"
 

@@ -14,11 +14,11 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from pixel_spotter import checkpoints
-from pixel_spotter.checkpoints import AtomicCheckpointIO
 from pixel_spotter.errors import UserError
 from pixel_spotter.metrics import point_metrics
 from pixel_spotter.train import SeedEachEpoch, train
+from pixel_spotter.training import checkpoints
+from pixel_spotter.training.checkpoints import AtomicCheckpointIO
 
 FIGURES = [
     *("mean_error_px", "median_error_px", "p95_error_px", "max_error_px", "mse_px2", "rmse_px"),

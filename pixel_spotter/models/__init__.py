@@ -1,1 +1,1 @@
-"""One model a file, all on the base in `pixel_spotter.models.regression`."""
+"""One model a file, all on the base in `pixel_spotter.models.base`."""

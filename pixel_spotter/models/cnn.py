@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pixel_spotter.coordinates import Size
-from pixel_spotter.models.regression import (
+from pixel_spotter.models.base import (
     LinearHead,
     OptimizerFactory,
     PointRegressor,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pixel_spotter.coordinates import Size, all_positions, to_px, to_unit
-from pixel_spotter.models.regression import OptimizerFactory, PointRegressor, SchedulerFactory
+from pixel_spotter.models.base import OptimizerFactory, PointRegressor, SchedulerFactory
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "none": nn.Identity}
 

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pixel_spotter.checkpoints import load_model, rebuild
-from pixel_spotter.data import PixelDataModule
+from pixel_spotter.data.pixels import PixelDataModule
 from pixel_spotter.errors import UserError
 from pixel_spotter.metrics import errors_px
-from pixel_spotter.models.regression import OptimizerFactory, PointRegressor, SchedulerFactory
+from pixel_spotter.models.base import OptimizerFactory, PointRegressor, SchedulerFactory
 from pixel_spotter.models.solved import SolvedRegressor
+from pixel_spotter.training.checkpoints import load_model, rebuild
 
 
 class Answers(PointRegressor):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixel_spotter.coordinates import Size, all_positions
-from pixel_spotter.models.regression import OptimizerFactory, PointRegressor, SchedulerFactory
+from pixel_spotter.models.base import OptimizerFactory, PointRegressor, SchedulerFactory
 
 
 class HeatmapRegressor(PointRegressor):

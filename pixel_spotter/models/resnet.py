@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights, resnet18
 
-from pixel_spotter.checkpoints import read_weights
 from pixel_spotter.errors import UserError
-from pixel_spotter.models.regression import (
+from pixel_spotter.models.base import (
     LinearHead,
     OptimizerFactory,
     PointRegressor,
     SchedulerFactory,
 )
+from pixel_spotter.training.checkpoints import read_weights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

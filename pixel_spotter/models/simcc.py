@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixel_spotter.coordinates import Size
+from pixel_spotter.models.base import OptimizerFactory, PointRegressor, SchedulerFactory
 from pixel_spotter.models.cnn import cnn_trunk
-from pixel_spotter.models.regression import OptimizerFactory, PointRegressor, SchedulerFactory
 
 _MARGIN_SIGMAS = 3
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from pixel_spotter.data import Batch, PixelDataModule
-from pixel_spotter.models.regression import PointRegressor
+from pixel_spotter.data.pixels import Batch, PixelDataModule
+from pixel_spotter.models.base import PointRegressor
 
 
 class SolvedRegressor(PointRegressor):

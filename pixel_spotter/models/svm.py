@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from pixel_spotter.coordinates import Size, to_px, to_unit
-from pixel_spotter.data import PixelDataModule
+from pixel_spotter.data.pixels import PixelDataModule
 from pixel_spotter.errors import UserError
 from pixel_spotter.models.solved import SolvedRegressor
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert, box_iou, complete_box_iou_loss, sigmoid_focal_loss
 
 from pixel_spotter.coordinates import Size, from_index
-from pixel_spotter.models.regression import OptimizerFactory, PointRegressor, SchedulerFactory
+from pixel_spotter.models.base import OptimizerFactory, PointRegressor, SchedulerFactory
 
 
 class YOLORegressor(PointRegressor):

@@ -1,0 +1,1 @@
+"""Images to columns: pure, batched functions with nothing to train."""

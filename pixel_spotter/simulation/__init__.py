@@ -1,0 +1,1 @@
+"""Truth to images: what a camera would record."""

@@ -1,0 +1,1 @@
+"""What the Trainer does beside training, and what is kept of it."""

@@ -1,0 +1,236 @@
+"""The contract of a model. A new YAML in ``conf/model`` is tested as soon as it is there."""
+
+import copy
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning as L
+import pytest
+import torch
+from conftest import CPU, ModelFiles, choices, compose
+from torch import nn
+
+from pixel_spotter.cli.start import instantiate
+from pixel_spotter.data.pixels import PixelDataModule
+from pixel_spotter.errors import UserError
+from pixel_spotter.metrics import errors_px, point_metrics
+from pixel_spotter.models.base import LinearHead, PointRegressor
+from pixel_spotter.models.solved import SolvedRegressor
+from pixel_spotter.simulation.pixels import render_pixels
+from pixel_spotter.training import checkpoints
+from pixel_spotter.training.checkpoints import AtomicCheckpointIO
+
+
+def build(choice: str, files: ModelFiles, image_size: str = "32") -> PointRegressor:
+    """Make a model without training it; one that is solved is."""
+    torch.manual_seed(0)
+    cfg = files.compose([*CPU, f"model={choice}", f"data.image_size={image_size}"])
+    model = instantiate(cfg.model)
+    assert isinstance(model, PointRegressor)
+    if isinstance(model, SolvedRegressor):
+        model.solve(instantiate(cfg.data, train_samples=100))
+    return model
+
+
+def pixels(count: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(1)
+    xy = torch.stack(
+        [torch.randint(side, (count,), generator=random) for side in (width, height)], 1
+    )
+    return render_pixels(xy, (height, width)), xy.float()
+
+
+@pytest.mark.parametrize("choice", choices("model"), scope="class")
+class TestContract:
+    """What every model must do."""
+
+    @pytest.fixture(scope="class")
+    def model(self, choice: str, model_files: ModelFiles) -> PointRegressor:
+        """A model of 32x32 images in eval mode, not to be changed."""
+        return build(choice, model_files).eval()
+
+    @torch.no_grad()
+    def test_images_in_coordinates_out(self, model: PointRegressor) -> None:
+        for count in (1, 5):
+            xy_px = model(pixels(count, 32, 32)[0])
+            assert xy_px.shape == (count, 2)
+            assert xy_px.dtype == torch.float32
+            assert xy_px.isfinite().all()
+
+    def test_the_image_matters(self, model: PointRegressor) -> None:
+        image, _ = pixels(8, 32, 32)
+        image.requires_grad_()
+        xy_px = model(image)
+        if xy_px.requires_grad:
+            xy_px.sum().backward()
+            assert image.grad is not None
+            assert image.grad.abs().sum() > 0
+            model.zero_grad(set_to_none=True)
+        else:  # an argmax has no gradient
+            assert (xy_px.amax(dim=0) > xy_px.amin(dim=0)).all()
+
+    @torch.no_grad()
+    def test_estimates_have_their_names(self, model: PointRegressor) -> None:
+        image, xy = pixels(5, 32, 32)
+        xy_px, extra = model.estimate(image)
+        torch.testing.assert_close(xy_px, model(image))
+        assert extra.shape == (5, len(model.extras))
+        assert extra.isfinite().all()
+        figures = model.extra_figures(extra, xy_px, xy)
+        assert all(type(value) is float for value in figures.values())
+        assert not {*figures} & {*point_metrics(xy_px, xy)}
+
+    @pytest.mark.parametrize(
+        "shape", [(2, 1, 32, 31), (2, 1, 31, 32), (2, 3, 32, 32), (1, 32, 32), (2, 1, 64, 64)]
+    )
+    def test_images_of_another_shape_are_refused(
+        self, model: PointRegressor, shape: tuple[int, ...]
+    ) -> None:
+        with pytest.raises(ValueError, match="expected images"):
+            model(torch.zeros(shape))
+
+    @torch.no_grad()
+    def test_a_prediction_does_not_depend_on_its_batch(self, model: PointRegressor) -> None:
+        image, _ = pixels(6, 32, 32)
+        one_by_one = torch.cat([model(one) for one in image.split(1)])
+        torch.testing.assert_close(model(image), one_by_one, atol=1e-4, rtol=0)
+
+    @torch.no_grad()
+    def test_images_need_not_be_square(self, choice: str, model_files: ModelFiles) -> None:
+        model = build(choice, model_files, "[32,48]").eval()
+        image, _ = pixels(3, 32, 48)
+        assert model(image).shape == (3, 2)
+        with pytest.raises(ValueError, match="expected images"):
+            model(image.mT)
+
+    def test_the_head_is_exempt_from_autocast(self, model: PointRegressor) -> None:
+        seen: list[torch.dtype] = []
+        inside: list[torch.dtype] = []
+        hooks = [
+            model.head.register_forward_hook(lambda _m, given, _o: seen.append(given[0].dtype)),
+            *(
+                layer.register_forward_hook(lambda _m, _i, output: inside.append(output.dtype))
+                for layer in model.features.modules()
+                if isinstance(layer, nn.Conv2d | nn.Linear)
+            ),
+            *(
+                layer.register_forward_hook(lambda _m, _i, output: seen.append(output.dtype))
+                for layer in model.head.modules()
+            ),
+        ]
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            xy_px = model(pixels(2, 32, 32)[0])
+        for hook in hooks:
+            hook.remove()
+        assert xy_px.dtype == torch.float32
+        assert set(seen) == {torch.float32}
+        assert not inside or torch.bfloat16 in inside, "autocast was not on at all"
+
+    @torch.no_grad()
+    def test_rebuilding_fetches_and_reads_nothing(
+        self, model: PointRegressor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*args: Any, **kwargs: Any) -> NoReturn:
+            raise AssertionError("rebuild() went to a file or the network")
+
+        hparams = dict(model.hparams)
+        for target in ("torch.load", "torch.hub.load_state_dict_from_url", "pathlib.Path.open"):
+            monkeypatch.setattr(target, refuse)
+        for weights in (hparams.get("weights"), "IMAGENET1K_V1", "no/such/file.pth"):
+            if "weights" in hparams:
+                hparams["weights"] = weights
+            again = type(model).rebuild(hparams)
+            again.load_state_dict(model.state_dict())
+            image, _ = pixels(2, 32, 32)
+            assert torch.equal(again.eval()(image), model(image))
+
+    def test_it_learns_a_batch_by_heart(self, choice: str, model_files: ModelFiles) -> None:
+        chosen = [*CPU, f"model={choice}", "data.image_size=32", "scheduler=constant"]
+        torch.manual_seed(0)
+        lr = max(0.003, compose(chosen).optim.lr)
+        model = instantiate(model_files.compose([*chosen, f"optim.lr={lr}"]).model).train()
+        made = model.configure_optimizers()
+        if made is None:
+            pytest.skip("a model that is solved rather than trained")
+        (optimizer,), _ = made
+        image, xy = pixels(8, 32, 32)
+        errors = []
+        for _ in range(150):
+            with torch.no_grad():
+                errors.append(errors_px(model(image), xy).mean().item())
+            if errors[-1] < 0.15 * errors[0]:
+                break
+            optimizer.zero_grad()
+            model.training_loss(image, xy).backward()
+            optimizer.step()
+        assert errors[-1] < 0.15 * errors[0], errors[::10]
+
+    def test_a_reloaded_checkpoint_predicts_the_same(
+        self, choice: str, model_files: ModelFiles, tmp_path: Path
+    ) -> None:
+        model = build(choice, model_files)
+        data = PixelDataModule(image_size=32, train_samples=16, batch_size=8, seed=5)
+        trainer = L.Trainer(
+            max_epochs=1,
+            accelerator="cpu",
+            logger=False,
+            plugins=[AtomicCheckpointIO()],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            limit_val_batches=0,
+        )
+        before = copy.deepcopy(model.state_dict())
+        trainer.fit(model, data)
+        assert isinstance(model, SolvedRegressor) or any(
+            not torch.equal(before[name], value) for name, value in model.state_dict().items()
+        )
+        trainer.save_checkpoint(tmp_path / "model.ckpt")
+        again, trained_on = checkpoints.load_model(tmp_path / "model.ckpt")
+        assert type(again) is type(model)
+        assert not again.training
+        image, _ = pixels(4, 32, 32)
+        with torch.no_grad():
+            assert torch.equal(again(image), model.eval()(image))
+        assert dict(trained_on.hparams) == dict(data.hparams)
+
+
+class Constant(PointRegressor):
+    """Answers with the same point always."""
+
+    def __init__(self, xy_px: tuple[float, float]) -> None:
+        super().__init__(4)
+        self.features = nn.Flatten()
+        self.head = nn.Linear(16, 2)
+        nn.init.zeros_(self.head.weight)
+        with torch.no_grad():
+            self.head.bias.copy_(torch.tensor(xy_px))
+
+
+def test_loss_and_its_gradient_by_hand() -> None:
+    model = Constant((1.0, 2.0))
+    xy = torch.tensor([[3.0, 5.0], [1.0, 1.0]])
+    loss = model.training_loss(torch.zeros(2, 1, 4, 4), xy)
+    assert loss.item() == (4 + 9 + 0 + 1) / 4
+    loss.backward()
+    assert model.head.bias.grad.tolist() == [2 * (-2 + 0) / 4, 2 * (-3 + 1) / 4]
+
+
+def test_head_in_unit_coordinates_and_in_px() -> None:
+    for scale_output, expected in ((True, [23.5, 15.5]), (False, [0.0, 0.0])):
+        head = LinearHead(3, (32, 48), scale_output)
+        nn.init.zeros_(head.linear.weight)
+        nn.init.zeros_(head.linear.bias)
+        assert head(torch.rand(1, 3)).tolist() == [expected]
+
+
+def test_gradient_of_the_scaled_head_is_half_the_side() -> None:
+    head = LinearHead(3, (32, 48), scale_output=True)
+    head(torch.rand(1, 3)).sum().backward()
+    assert head.linear.bias.grad.tolist() == [24.0, 16.0]
+
+
+def test_a_negative_learning_rate_is_the_users_to_correct() -> None:
+    model = instantiate(compose([*CPU, "optim.lr=-1"]).model)
+    with pytest.raises(UserError, match="learning rate"):
+        model.configure_optimizers()
