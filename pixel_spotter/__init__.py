@@ -1,3 +1,3 @@
 """Pixel Spotter: find a point in an image, exactly."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -12,13 +12,16 @@ image (``size == (H, W) == (2, 3)``) in pixels, and in the unit coordinates that
        -0.5   0.5   1.5   2.5           -1               1
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 Size = tuple[int, int]
 """Height and width of an image, in px."""
+
+Columns = dict[str, Tensor]
+"""Named columns of a table, each (N,): ``x, y, x_true, y_true, ...``, see docs/design.md."""
 
 
 def as_size(image_size: int | Sequence[int]) -> Size:
@@ -36,6 +39,16 @@ def as_size(image_size: int | Sequence[int]) -> Size:
     return sides[0], sides[1]
 
 
+def as_columns(xy_px: Tensor) -> Columns:
+    """Name the columns of xy_px (N, 2): ``x`` and ``y``."""
+    return {"x": xy_px[:, 0], "y": xy_px[:, 1]}
+
+
+def as_xy(columns: Mapping[str, Tensor], suffix: str = "") -> Tensor:
+    """Return xy_px (N, 2) of columns; with the suffix ``_true``, of the truth."""
+    return torch.stack([columns[f"x{suffix}"], columns[f"y{suffix}"]], dim=1)
+
+
 def all_positions(size: Size) -> Tensor:
     """Return every integer (x, y) of an image, row by row: (H*W, 2), int64."""
     height, width = size
@@ -46,6 +59,15 @@ def from_index(index: Tensor, size: Size) -> Tensor:
     """Turn places in a flattened image, (N,), into their (x, y): (N, 2), int64."""
     width = size[1]
     return torch.stack([index % width, index // width], dim=1)
+
+
+def pixel_of(xy_px: Tensor, size: Size | None = None) -> Tensor:
+    """Return the pixel (x, y) that points (N, 2) lie in: int64.
+
+    Points outside an image of a given size, its far edges included, belong to its nearest pixel.
+    """
+    pixel = (xy_px + 0.5).floor().long()
+    return pixel if size is None else pixel.clamp(min=0).minimum(sides_px(size, pixel) - 1)
 
 
 def sides_px(size: Size, like: Tensor) -> Tensor:

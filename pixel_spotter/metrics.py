@@ -1,26 +1,157 @@
-"""Predictions in, the table of figures out.
+"""Predictions in, figures of merit out.
 
-To add a figure, add its line to `point_metrics`: every model, log and table then has it.
+To add a figure, add its entry to `FIGURES`: every log, file, table and page then has it.
 """
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from pixel_spotter.coordinates import Size
+from pixel_spotter.coordinates import Columns, Size, as_xy, pixel_of
 
 
-def errors_px(xy_pred: Tensor, xy_true: Tensor) -> Tensor:
-    """Return the Euclidean distance between prediction and truth, px: (N, 2), (N, 2) -> (N,)."""
-    return (xy_pred - xy_true).square().sum(dim=-1).sqrt()
+def pixels(value: float, like: float | None = None) -> str:
+    """Write a length in px, as exactly as one of the size ``like`` deserves."""
+    return small(value, 3 if abs(value if like is None else like) < 10 else 2)
 
 
-def error_by_position(xy_pred: Tensor, xy_true: Tensor, size: Size) -> np.ndarray:
-    """Return the mean error at every position: (N, 2), (N, 2) -> (H, W), px, nan where untested."""
-    error = errors_px(xy_pred.double(), xy_true.double()).numpy()
-    x, y = xy_true.round().long().numpy().T
+def share(value: float, like: float | None = None) -> str:
+    """Write a fraction in per cent."""
+    return f"{value:.1%}"
+
+
+def whole(value: float, like: float | None = None) -> str:
+    """Write a count."""
+    return f"{value:,.0f}"
+
+
+def plain(value: float, like: float | None = None) -> str:
+    """Write a number without a unit, or with a sign."""
+    return f"{value:.3f}"
+
+
+def small(value: float, digits: int) -> str:
+    """Write a number that is not negative; what is not 0 does not look so either."""
+    if value == 0:
+        return "0"
+    least = 10.0**-digits
+    return f"{value:,.{digits}f}" if value >= least / 2 else f"<{least:.{digits}f}"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of merit.
+
+    Args:
+        name: its key, ``test/NAME`` in ``metrics.json``; ends in its unit.
+        title: what a table calls it.
+        unit: what it is measured in; empty for fractions and counts.
+        write: writes a value; asked for one as exact as another deserves, its interval.
+        columns: what it is computed from; predictions that lack one do not have the figure.
+        compute: the columns, each (N,), float64 -> the value; nan where there is none.
+    """
+
+    name: str
+    title: str
+    unit: str
+    write: Callable[..., str]
+    columns: tuple[str, ...]
+    compute: Callable[[Columns], Tensor | float]
+
+    @property
+    def heading(self) -> str:
+        """Return the title with the unit."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+
+def errors_px(columns: Mapping[str, Tensor]) -> Tensor:
+    """Return the Euclidean distance between prediction and truth, px: (N,), float64."""
+    return _differences(columns).square().sum(dim=1).sqrt()
+
+
+def _differences(columns: Mapping[str, Tensor]) -> Tensor:
+    return as_xy(columns).double() - as_xy(columns, "_true").double()
+
+
+def _hits(columns: Columns) -> Tensor:
+    return (pixel_of(as_xy(columns)) == pixel_of(as_xy(columns, "_true"))).all(dim=1)
+
+
+def _box_iou(columns: Columns) -> Tensor:
+    """Return the mean IoU of predicted boxes and the true pixels, whose sides are 1 px."""
+    distance = _differences(columns).abs()
+    side = torch.stack([columns["box_width_px"], columns["box_height_px"]], dim=1)
+    shared = ((side + 1) / 2 - distance).minimum(side).clamp(0, 1).prod(dim=1)
+    return (shared / (side.prod(dim=1) + 1 - shared)).mean()
+
+
+def _member_rmse(columns: Columns) -> Tensor:
+    """Members' squared error is that of their mean plus the squared spread."""
+    return ((errors_px(columns).square() + columns["spread_px"].square()).mean() / 2).sqrt()
+
+
+def _spread_error_correlation(columns: Columns) -> float:
+    """Spearman's rank correlation; none where all spreads or all errors are the same."""
+    spread, error = columns["spread_px"], errors_px(columns)
+    if spread.min() == spread.max() or error.min() == error.max():
+        return float("nan")
+    return float(spearmanr(spread.numpy(), error.numpy()).statistic)
+
+
+_XY = ("x", "y", "x_true", "y_true")
+_BOX = (*_XY, "box_width_px", "box_height_px")
+_SPREAD = (*_XY, "spread_px")
+
+FIGURES: tuple[Figure, ...] = (
+    Figure("mean_error_px", "mean error", "px", pixels, _XY, lambda c: errors_px(c).mean()),
+    Figure("median_error_px", "median", "px", pixels, _XY, lambda c: errors_px(c).quantile(0.5)),
+    Figure("p95_error_px", "95%", "px", pixels, _XY, lambda c: errors_px(c).quantile(0.95)),
+    Figure("max_error_px", "worst", "px", pixels, _XY, lambda c: errors_px(c).max()),
+    Figure("mse_px2", "mse", "px²", pixels, _XY, lambda c: _differences(c).square().mean()),
+    Figure("rmse_px", "rmse", "px", pixels, _XY, lambda c: _differences(c).square().mean().sqrt()),
+    Figure("hit_rate", "exact hits", "", share, _XY, lambda c: _hits(c).double().mean()),
+    Figure("within_1px", "within 1 px", "", share, _XY, lambda c: (errors_px(c) <= 1).double().mean()),
+    Figure("bias_x_px", "bias x", "px", plain, _XY, lambda c: _differences(c)[:, 0].mean()),
+    Figure("bias_y_px", "bias y", "px", plain, _XY, lambda c: _differences(c)[:, 1].mean()),
+    Figure("box_iou", "box IoU", "", plain, _BOX, _box_iou),
+    Figure("member_rmse_px", "member rmse", "px", pixels, _SPREAD, _member_rmse),
+    Figure(
+        "spread_error_correlation", "spread-error correlation", "", plain, _SPREAD,
+        _spread_error_correlation,
+    ),
+    Figure("count", "positions", "", whole, _XY, lambda c: len(c["x"])),
+)  # fmt: skip
+"""All figures, in the order in which tables have them.
+
+``rmse_px`` and ``mse_px2`` are means over both axes; a hit is a prediction in the true pixel; the
+bias is the mean of prediction minus truth.
+"""
+
+
+def figures_of(columns: Mapping[str, Tensor]) -> dict[str, float]:
+    """Sum up predictions and truths, columns on the CPU, in every figure they are enough for."""
+    exact = {name: column.double() for name, column in columns.items()}
+    found: dict[str, float] = {}
+    for figure in FIGURES:
+        if exact.keys() >= set(figure.columns):
+            value = figure.compute(exact)
+            value = value.item() if isinstance(value, Tensor) else value
+            if value == value:
+                found[figure.name] = value
+    return found
+
+
+def error_by_position(columns: Mapping[str, Tensor], size: Size) -> np.ndarray:
+    """Return the mean error in every true pixel: (H, W), px, nan where nothing was tested."""
+    error = errors_px(columns).numpy()
+    x, y = pixel_of(as_xy(columns, "_true"), size).numpy().T
     sums, counts = np.zeros(size), np.zeros(size)
     np.add.at(sums, (y, x), error)
     np.add.at(counts, (y, x), 1)
@@ -28,61 +159,28 @@ def error_by_position(xy_pred: Tensor, xy_true: Tensor, size: Size) -> np.ndarra
         return np.asarray(sums / counts)
 
 
-def point_metrics(xy_pred: Tensor, xy_true: Tensor) -> dict[str, float]:
-    """Sum up predictions in figures.
-
-    Args:
-        xy_pred: predicted xy_px, (N, 2).
-        xy_true: true xy_px, (N, 2).
-
-    Returns:
-        ``mean_error_px``, ``median_error_px``, ``p95_error_px`` and ``max_error_px`` of the
-        Euclidean error; ``mse_px2``, the squared error's mean over both axes, and its root
-        ``rmse_px``; ``hit_rate``, the fraction of predictions that round to the true pixel;
-        ``within_1px``, the fraction with an error of at most 1 px; ``bias_x_px`` and
-        ``bias_y_px``, the mean of prediction minus truth; ``count``.
-    """
-    xy_pred, xy_true = xy_pred.double(), xy_true.double()
-    difference = xy_pred - xy_true
-    error = errors_px(xy_pred, xy_true)
-    mse = difference.square().mean()
-    hit = (xy_pred.round() == xy_true.round()).all(dim=-1)
-    figures = {
-        "mean_error_px": error.mean(),
-        "median_error_px": error.quantile(0.5),
-        "p95_error_px": error.quantile(0.95),
-        "max_error_px": error.max(),
-        "mse_px2": mse,
-        "rmse_px": mse.sqrt(),
-        "hit_rate": hit.double().mean(),
-        "within_1px": (error <= 1).double().mean(),
-        "bias_x_px": difference[:, 0].mean(),
-        "bias_y_px": difference[:, 1].mean(),
-        "count": torch.tensor(len(error)),
-    }
-    return {name: value.item() for name, value in figures.items()}
-
-
 class Predictions(Metric):
-    """Collects predictions and truths over an epoch and over all devices."""
+    """Collects columns over an epoch and over all devices, in the order of their samples."""
 
     full_state_update = False
 
-    xy_pred: list[Tensor]
-    xy_true: list[Tensor]
-    extra: list[Tensor]
+    rows: list[Tensor]
+    samples: list[Tensor]
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("xy_pred", "xy_true", "extra"):
-            self.add_state(name, [], dist_reduce_fx="cat")
+        self.names: tuple[str, ...] = ()
+        self.add_state("rows", [], dist_reduce_fx="cat")
+        self.add_state("samples", [], dist_reduce_fx="cat")
 
-    def update(self, xy_pred: Tensor, xy_true: Tensor, extra: Tensor) -> None:
-        """Add a batch: (B, 2), (B, 2), and what else was estimated, (B, E)."""
-        self.xy_pred.append(xy_pred.detach())
-        self.xy_true.append(xy_true)
-        self.extra.append(extra.detach())
+    def update(self, columns: Columns, samples: Tensor) -> None:
+        """Add a batch's columns, and the numbers of its samples: (B,) each."""
+        self.names = tuple(columns)
+        self.rows.append(torch.stack([*columns.values()], dim=1).detach().float())
+        self.samples.append(samples)
 
-    def compute(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return all that was collected so far: (N, 2), (N, 2), (N, E)."""
-        return dim_zero_cat(self.xy_pred), dim_zero_cat(self.xy_true), dim_zero_cat(self.extra)
+    def compute(self) -> dict[str, Any]:
+        """Return all that was collected so far, on the CPU, and which ``sample`` each row is."""
+        samples, order = dim_zero_cat(self.samples).cpu().sort()
+        rows = dim_zero_cat(self.rows).cpu()[order]
+        return {"sample": samples, **dict(zip(self.names, rows.T.contiguous(), strict=True))}

@@ -8,27 +8,29 @@ import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
+from tqdm import tqdm
 
 from pixel_spotter.cli.start import pick_device, run_command
 from pixel_spotter.data.frames import UnreadableImageError, find_images, read_image
 from pixel_spotter.errors import UserError
-from pixel_spotter.files import write_text
 from pixel_spotter.models.base import PointRegressor
-from pixel_spotter.training.checkpoints import load_model
+from pixel_spotter.models.loading import load_model
 
-Prediction = tuple[Path, list[float]]
-"""A file, and what was found in it: x and y, px, then the model's ``extras``."""
+Rows = dict[Path, dict[str, float]]
+"""What was found in files: the model's columns, ``x`` and ``y``, px, first."""
 
 
 def predict(
     model: PointRegressor, files: Sequence[Path], batch_size: int, failures: dict[Path, str]
-) -> Iterator[Prediction]:
-    """Yield the prediction of each image file that can be read.
+) -> Iterator[Rows]:
+    """Yield what is found in the image files that can be read, a batch at a time.
 
     Args:
         model: in eval mode, on the device to use.
@@ -43,11 +45,14 @@ def predict(
                 readable[file] = read_image(file, model.size)
             except UnreadableImageError as error:
                 failures[file] = str(error)
+        found: Rows = {}
         if readable:
             with torch.inference_mode():
-                images = torch.stack(list(readable.values())).to(model.device)
-                found = torch.cat(model.estimate(images), dim=1)
-            yield from zip(readable, found.tolist(), strict=True)
+                columns = model.estimate(torch.stack(list(readable.values())).to(model.device))
+            values = zip(*(column.tolist() for column in columns.values()), strict=True)
+            for file, row in zip(readable, values, strict=True):
+                found[file] = dict(zip(columns, row, strict=True))
+        yield found
 
 
 def run(cfg: DictConfig) -> None:
@@ -55,36 +60,76 @@ def run(cfg: DictConfig) -> None:
     if type(cfg.batch_size) is not int or cfg.batch_size < 1:
         raise UserError(f"batch_size must be a whole number of at least 1, got {cfg.batch_size}")
     output = None if cfg.output is None else Path(str(cfg.output))
-    if output is not None and (not output.name or (output.exists() and not output.is_file())):
-        raise UserError(f"output={output} cannot be replaced by a file, give another name")
     if output is not None:
-        nearest = next(folder for folder in output.absolute().parents if folder.exists())
-        if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-            raise UserError(f"output={output}: {nearest} is not a folder that can be written to")
+        check_output(output)
     files = find_images(str(cfg.images))
-    model, _ = load_model(Path(str(cfg.checkpoint)))
+    model, _ = load_model(str(cfg.checkpoint), cfg.trust)
     model.to(pick_device(cfg.device))
 
     failures: dict[Path, str] = {}
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["file", "x", "y", *model.extras])
-    for file, found in predict(model, files, cfg.batch_size, failures):
-        writer.writerow([file, *(f"{value:.4f}" for value in found)])
-
-    if output is None:
-        sys.stdout.write(table.getvalue())
-    else:
-        write_text(output, table.getvalue())
-    for file, reason in failures.items():
-        print(f"{file}: {reason}", file=sys.stderr)
+    told = 0
+    progress = tqdm(total=len(files), unit="file", disable=not sys.stderr.isatty())
+    with growing(output) as table, progress:
+        writer = csv.writer(table, lineterminator="\n")
+        columns: list[str] = []
+        for found in predict(model, files, cfg.batch_size, failures):
+            if found and not columns:
+                columns = [*next(iter(found.values()))]
+                writer.writerow(["file", *columns])
+            for file, row in found.items():
+                writer.writerow([file, *(f"{value:.4f}" for value in row.values())])
+            table.flush()
+            for file in [*failures][told:]:
+                progress.write(f"{file}: {failures[file]}", file=sys.stderr)
+            progress.update(len(found) + len(failures) - told)
+            told = len(failures)
+        if not columns:
+            writer.writerow(["file", "x", "y"])
     if failures:
         raise UserError(f"{len(failures)} of {len(files)} files could not be predicted")
 
 
+@contextmanager
+def growing(output: Path | None) -> Iterator[TextIO]:
+    """Give a table to write to that grows as rows come: a file, or standard output.
+
+    The file grows under the name ``OUTPUT.part`` and gets its own when it is complete; whatever
+    ends the work early leaves what was found by then.
+    """
+    if output is None:
+        assert isinstance(sys.stdout, io.TextIOWrapper)
+        sys.stdout.reconfigure(errors="surrogateescape")  # names that are no text
+        yield sys.stdout
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    part = output.with_name(f"{output.name}.part")
+    try:
+        with part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as table:
+            yield table
+    except BaseException as error:
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(part)
+        print(f"what was found so far is in {part}", file=sys.stderr)
+        raise
+    part.replace(output)
+
+
+def check_output(output: Path) -> None:
+    """Refuse an output that could not be written in the end.
+
+    Raises:
+        UserError: saying why.
+    """
+    if not output.name or (output.exists() and not output.is_file()):
+        raise UserError(f"output={output} cannot be replaced by a file, give another name")
+    nearest = next(folder for folder in output.absolute().parents if folder.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise UserError(f"output={output}: {nearest} is not a folder that can be written to")
+
+
 def main() -> None:
     """Run the command."""
-    run_command("predict", run, paths=("checkpoint", "images", "output"))
+    run_command("predict", run)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,13 @@
 """Random streams that follow from names alone."""
 
 import hashlib
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
+
+BLOCK = 32
+"""So many consecutive samples share a generator."""
 
 
 def derive_seed(*names: int | str) -> int:
@@ -11,6 +16,26 @@ def derive_seed(*names: int | str) -> int:
     return int.from_bytes(digest) >> 1
 
 
-def generator(*names: int | str) -> torch.Generator:
-    """Return a CPU generator seeded from names, e.g. ``generator(seed, "train", epoch)``."""
-    return torch.Generator().manual_seed(derive_seed(*names))
+def generator(*names: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return a generator seeded from names, e.g. ``generator(seed, "train", epoch)``."""
+    return torch.Generator(device).manual_seed(derive_seed(*names))
+
+
+def for_samples(
+    samples: Tensor, draw: Callable[[int, torch.Generator], Tensor], *names: int | str
+) -> Tensor:
+    """Draw what each sample has of its own, whichever others are drawn with it.
+
+    Args:
+        samples: their numbers, (B,), int64; fastest where consecutive, in whole blocks.
+        draw: makes the draws of (n) samples, (n, ...), on the generator's device, from it.
+        names: what the random stream is for, e.g. ``seed, "train", epoch, "noise"``.
+
+    Returns:
+        The samples' draws, (B, ...), on the device of ``samples``.
+    """
+    blocks, place = torch.unique(samples // BLOCK, return_inverse=True)
+    drawn = [
+        draw(BLOCK, generator(*names, block, device=samples.device)) for block in blocks.tolist()
+    ]
+    return torch.cat(drawn)[place * BLOCK + samples % BLOCK]

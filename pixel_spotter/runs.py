@@ -1,27 +1,33 @@
-"""The run folder: what is in it, and what it says about a run."""
+"""The run folder and the grid's folder: what is in them, and who may write there."""
 
-import csv
+import hashlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import lightning
+import numpy as np
+import pandas as pd
 import torch
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+import yaml
+from filelock import FileLock, Timeout
 from torch import Tensor
-from yaml import YAMLError
 
 import pixel_spotter
+from pixel_spotter.coordinates import Columns
 from pixel_spotter.errors import UserError
 from pixel_spotter.files import atomic_write, write_text
 
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.csv"
+EPOCHS = "epochs.csv"
+WORST = "worst.npz"
 FAILURE = "failure.txt"
+PLAN = "plan.json"
+LOCK = ".lock"
 BEST = "checkpoints/best.ckpt"
 LAST = "checkpoints/last.ckpt"
 
@@ -29,39 +35,47 @@ CONFIG = ".hydra/config.yaml"
 OVERRIDES = ".hydra/overrides.yaml"
 HYDRA = ".hydra/hydra.yaml"
 
-# Settings that may change between a run and its continuation: they do not change its figures.
-_FREE_SETTINGS = ("name", "grid_seeds", "data.num_workers", "trainer.enable_progress_bar")
+FREE_SETTINGS = (
+    "name",
+    "trust",
+    "data.num_workers",
+    "trainer.enable_progress_bar",
+    "trainer.fast_dev_run",
+    "trainer.max_time",
+    "logger",
+    "grid_seeds",  # of version 0.1
+)
+"""Settings, and groups of them, that do not change what a run finds."""
+
+_NAMES_OF_0_1 = {"x_pred": "x", "y_pred": "y"}
 
 
-def claim_run_folder(run_dir: Path, cfg: DictConfig) -> None:
-    """Write the config into a run folder, unless a run with other settings is in there.
+class InUseError(UserError):
+    """Another process works in the run folder."""
+
+
+@contextmanager
+def owned(run_dir: Path) -> Iterator[None]:
+    """Keep a run folder for this process until the end, however it comes.
+
+    The lock is the operating system's, on the open file: it ends with the process, and holds on
+    network file systems that support locks at all.
 
     Raises:
-        UserError: if the folder holds such a run.
+        InUseError: if another process has it.
+        UserError: if the file system knows no locks.
     """
-    config_file = run_dir / ".hydra" / "config.yaml"
-    for unfinished in (run_dir / LAST).parent.glob(".*.tmp.*"):
-        unfinished.unlink(missing_ok=True)  # what a killed process was writing
-    if config_file.is_file() and ((run_dir / LAST).is_file() or is_finished(run_dir)):
-        before = _settings(OmegaConf.load(config_file))
-        now = _settings(cfg)
-        changed = [
-            f"{key} is {before.get(key)} there and {now.get(key)} here"
-            for key in sorted({*before, *now})
-            if before.get(key) != now.get(key)
-        ]
-        if changed:
-            raise UserError(
-                f"{run_dir} holds a run with other settings ({'; '.join(changed)}): choose "
-                f"another name"
-            )
-        return
-    write_text(config_file, OmegaConf.to_yaml(cfg))
-    if HydraConfig.initialized():
-        hydra_cfg = HydraConfig.get()
-        write_text(run_dir / HYDRA, OmegaConf.to_yaml({"hydra": hydra_cfg}))
-        overrides = OmegaConf.to_yaml(hydra_cfg.overrides.task)
-        write_text(config_file.with_name("overrides.yaml"), overrides)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(run_dir / LOCK).acquire(timeout=0)
+    except Timeout:
+        raise InUseError(
+            f"another process is at work in {run_dir}: wait for it, or choose another name"
+        ) from None
+    except NotImplementedError as error:
+        raise UserError(f"the file system of {run_dir} cannot lock files: {error}") from error
+    with lock:
+        yield
 
 
 def is_finished(run_dir: Path) -> bool:
@@ -89,49 +103,155 @@ def write_metrics(run_dir: Path, metrics: Mapping[str, Any]) -> None:
     write_text(run_dir / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
 
 
-def write_predictions(
-    run_dir: Path,
-    split: str,
-    xy_pred: Tensor,
-    xy_true: Tensor,
-    extra: Tensor,
-    extras: Sequence[str] = (),
-) -> None:
-    """Write ``predictions.csv``: xy_px (N, 2) each, and (N, E) columns that ``extras`` names."""
-    with (
-        atomic_write(run_dir / PREDICTIONS) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(["split", "x_true", "y_true", "x_pred", "y_pred", *extras])
-        for true, *estimates in zip(
-            xy_true.tolist(), xy_pred.tolist(), extra.tolist(), strict=True
-        ):
-            truth = [f"{value:g}" for value in true]
-            writer.writerow([split, *truth, *(f"{v:.6g}" for row in estimates for v in row)])
+def write_predictions(run_dir: Path, columns: Columns) -> None:
+    """Write ``predictions.csv``: float32 columns are read back as they were."""
+    table = pd.DataFrame({name: column.numpy() for name, column in columns.items()})
+    with atomic_write(run_dir / PREDICTIONS) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
 
 
-def read_predictions(run_dir: Path) -> tuple[Tensor, Tensor]:
-    """Read a run's predictions and truths: xy_px (N, 2) each.
+def read_predictions(run_dir: Path) -> Columns:
+    """Read all columns of a run's predictions and truths.
 
     Raises:
         UserError: if they are damaged, or another program's.
     """
-    columns = ("x_pred", "y_pred", "x_true", "y_true")
+    path = run_dir / PREDICTIONS
     try:
-        with (run_dir / PREDICTIONS).open(newline="", encoding="utf-8") as file:
-            rows = [[float(row[key]) for key in columns] for row in csv.DictReader(file)]
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise UserError(f"{run_dir / PREDICTIONS} is damaged or no file of predictions") from error
-    table = torch.tensor(rows).reshape(-1, 4)
-    if not len(table) or not table.isfinite().all():
-        raise UserError(f"{run_dir / PREDICTIONS} is damaged or no file of predictions")
-    return table[:, :2], table[:, 2:]
+        table = pd.read_csv(path).drop(columns="split", errors="ignore")
+        columns = {
+            _NAMES_OF_0_1.get(name, name): torch.from_numpy(
+                column.to_numpy(np.int64 if name == "sample" else np.float32, copy=True)
+            )
+            for name, column in table.items()
+        }
+        needed = torch.stack([columns[name] for name in ("x", "y", "x_true", "y_true")])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged or no file of predictions") from error
+    if not needed.numel() or not needed.isfinite().all():
+        raise UserError(f"{path} is damaged or no file of predictions")
+    return columns
 
 
-def prefixed(split: str, figures: Mapping[str, float]) -> dict[str, float]:
-    """Name a split's figures as ``metrics.json`` does: ``test/mean_error_px``."""
-    return {f"{split}/{name}": value for name, value in figures.items()}
+def write_worst(run_dir: Path, columns: Columns, images: Tensor) -> None:
+    """Keep the images (K, H, W) of the worst predictions, and their columns, (K,) each."""
+    with atomic_write(run_dir / WORST) as temporary:
+        arrays = {name: column.numpy() for name, column in columns.items()}
+        np.savez_compressed(temporary, image=images.numpy(), **arrays)
+
+
+def read_worst(run_dir: Path) -> tuple[Columns, Tensor]:
+    """Read the columns and images (K, H, W) of a run's worst predictions, if it kept any.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
+    path = run_dir / WORST
+    if not path.is_file():  # version 0.1 kept none
+        return {}, torch.zeros(0, 0, 0)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            columns = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+            return columns, columns.pop("image")
+    except Exception as error:  # whatever zip and NumPy make of damage
+        raise UserError(f"{path} is damaged") from error
+
+
+def read_epochs(run_dir: Path) -> pd.DataFrame:
+    """Read a run's figures by epoch: a row each, empty if there are none.
+
+    Raises:
+        UserError: if they are damaged.
+    """
+    path = run_dir / EPOCHS
+    if not path.is_file():
+        return pd.DataFrame({"epoch": []})
+    try:
+        return pd.read_csv(path).set_index("epoch", drop=False)
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path} is damaged") from error
+
+
+def write_epochs(run_dir: Path, epochs: Sequence[Mapping[str, float]]) -> None:
+    """Write a run's figures by epoch."""
+    with atomic_write(run_dir / EPOCHS) as temporary:
+        pd.DataFrame(epochs).to_csv(temporary, index=False, lineterminator="\n")
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    """Read what a grid was to run: ``{"commands": [[override, ...]], "cells": {name: {...}}}``.
+
+    Raises:
+        UserError: if the plan is damaged.
+    """
+    path = folder / PLAN
+    if not path.is_file():
+        return {"commands": [], "cells": {}}
+    try:
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        return {"commands": list(plan["commands"]), "cells": dict(plan["cells"])}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged; delete it and give the grid's command again"
+        ) from error
+
+
+def add_to_plan(
+    folder: Path, command: Sequence[str], cells: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Add a command, as its overrides, and its cells to what a grid was to run before.
+
+    Args:
+        folder: the grid's folder.
+        command: the overrides of the command line.
+        cells: what the grid sets in each cell, by the names of their folders.
+    """
+    plan = read_plan(folder)
+    plan["cells"] |= cells
+    plan["commands"] = [*(one for one in plan["commands"] if one != [*command]), [*command]]
+    write_text(folder / PLAN, json.dumps(plan, indent=1) + "\n")
+
+
+def folder_name(overrides: str) -> str:
+    """Make a cell's overrides into the name of one folder, of at most 200 bytes."""
+    name = overrides.replace("/", "_") or "default"
+    if len(name.encode()) <= 200:
+        return name
+    digest = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+    return name.encode()[:180].decode(errors="ignore") + "..." + digest
+
+
+def read_yaml(path: Path) -> Any:
+    """Read one of a run's YAML files as it is written: interpolations stay as they are.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{path} is damaged") from error
+
+
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """Read a run's settings as they are written.
+
+    Raises:
+        UserError: if they are damaged.
+    """
+    config = read_yaml(run_dir / CONFIG)
+    if not isinstance(config, dict):
+        raise UserError(f"{run_dir / CONFIG} is damaged")
+    return config
+
+
+def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a run's figures follow from: ``{"optim.lr": 0.001, ...}``."""
+    return {
+        key: value
+        for key, value in _flat(config).items()
+        if not any(key == free or key.startswith(f"{free}.") for free in FREE_SETTINGS)
+    }
 
 
 def where_it_ran(device: torch.device) -> dict[str, Any]:
@@ -143,78 +263,13 @@ def where_it_ran(device: torch.device) -> dict[str, Any]:
         "versions": {
             "python": platform.python_version(),
             "torch": str(torch.__version__),
-            "lightning": lightning.__version__,
+            "lightning": version("lightning"),
             "pixel_spotter": pixel_spotter.__version__,
         },
     }
 
 
-def print_figures(metrics: Mapping[str, Any]) -> None:
-    """Print the figures of the test positions, and whether training had seen them."""
-    seen = metrics["test/seen_in_training"]
-    which = f"{seen:.0%} of them seen in training" if seen else "none of them seen in training"
-    print(f"\n{metrics['model']} on {metrics['test/count']} test positions, {which}")
-    for title, key, unit in (
-        ("mean error", "mean_error_px", "px"),
-        ("median error", "median_error_px", "px"),
-        ("95% within", "p95_error_px", "px"),
-        ("worst error", "max_error_px", "px"),
-    ):
-        print(f"  {title:13}{metrics[f'test/{key}']:9.3f} {unit}")
-    print(f"  {'exact hits':13}{metrics['test/hit_rate']:9.1%}\n")
-
-
-def plain_settings(cfg: DictConfig) -> dict[str, Any]:
-    """Return ``{"optim.lr": 0.001, ...}``: what a table of runs can compare them by."""
-    groups = ("data.", "model.", "optim.", "scheduler.", "trainer.precision", "seed")
-    return {
-        key: str(value) if isinstance(value, list) or value is None else value
-        for key, value in _settings(cfg).items()
-        if key.startswith(groups) and not key.endswith(("_target_", "_partial_", ".seed"))
-    }
-
-
-def read_config(run_dir: Path) -> dict[str, Any]:
-    """Read a run's settings as they are written down: interpolations stay as they are.
-
-    Raises:
-        UserError: if they are damaged.
-    """
-    file = run_dir / CONFIG
-    try:
-        config = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    except (OmegaConfBaseException, YAMLError, ValueError) as error:
-        raise UserError(f"{file} is damaged") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{file} is damaged")
-    return {str(key): value for key, value in config.items()}
-
-
-def kind_of_run(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings in which runs differ in more than the seed: ``{"optim.lr": 0.001}``.
-
-    A setting that follows from others is the words that say so (``${trainer.max_epochs}``), the
-    same in every run.
-    """
-    return {
-        key: value
-        for key, value in _flat(config).items()
-        if key not in (*_FREE_SETTINGS, "seed", "data.seed")
-    }
-
-
-def _settings(cfg: Any) -> dict[str, Any]:
-    """Return ``{"model.dropout": 0.0, ...}``, resolved, without those free to change."""
-    flat = _flat(OmegaConf.to_container(cfg, resolve=True))
-    return {
-        key: value
-        for key, value in flat.items()
-        if key not in _FREE_SETTINGS
-        and not key.startswith(("model.optimizer.", "model.scheduler."))  # optim's and scheduler's
-    }
-
-
-def _flat(container: Any, prefix: str = "") -> dict[str, Any]:
+def _flat(container: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in container.items():
         if isinstance(value, dict):

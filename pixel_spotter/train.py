@@ -1,8 +1,10 @@
 """Train one model, or a grid: ``python -m pixel_spotter.train model=cnn optim.lr=0.001``."""
 
 import logging
+import math
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +12,28 @@ import lightning as L
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import Callback, Timer, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from pixel_spotter import runs
-from pixel_spotter.cli.start import instantiate, run_command, user_message
-from pixel_spotter.data.pixels import PixelDataModule
+from pixel_spotter.cli.grid import run_cell
+from pixel_spotter.cli.mistakes import instantiate
+from pixel_spotter.cli.start import claim, run_command
+from pixel_spotter.data.base import PointData
 from pixel_spotter.errors import UserError
-from pixel_spotter.files import write_text
 from pixel_spotter.models.base import PointRegressor
+from pixel_spotter.models.loading import load_model
 from pixel_spotter.models.solved import SolvedRegressor
-from pixel_spotter.reporting import plots
-from pixel_spotter.training.callbacks import EpochLogger, KeptCheckpoint, SeedEachEpoch
-from pixel_spotter.training.checkpoints import AtomicCheckpointIO
+from pixel_spotter.training.callbacks import (
+    EpochLogger,
+    EpochTable,
+    SeedEachEpoch,
+    StopEarly,
+    TimeLimit,
+)
+from pixel_spotter.training.checkpoints import AtomicCheckpointIO, KeptCheckpoint
+from pixel_spotter.training.measure import measure, print_figures
 
 log = logging.getLogger(__name__)
 
@@ -42,69 +52,91 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
         The content of ``metrics.json``.
 
     Raises:
-        UserError: if the config asks for something impossible, or the folder holds another run.
+        UserError: if the config asks for something impossible, or the folder holds another run,
+            or another process has it.
     """
     check(cfg)
-    runs.claim_run_folder(run_dir, cfg)
-    if runs.is_finished(run_dir):
-        log.info("already finished: %s", run_dir)
-        return runs.read_metrics(run_dir)
+    with runs.owned(run_dir) if rank_zero_only.rank == 0 else nullcontext():
+        claim(run_dir, cfg)
+        if runs.is_finished(run_dir):
+            metrics = runs.read_metrics(run_dir)
+            if metrics.get("ended") != "max_time":
+                log.info("already finished: %s", run_dir)
+                return metrics
+        return _train(cfg, run_dir, model_name)
 
+
+def _train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    data: PixelDataModule = instantiate(cfg.data)
-    model: PointRegressor = instantiate(cfg.model)
-    timer = Timer()
-    best, last = run_dir / runs.BEST, run_dir / runs.LAST
-    callbacks: list[Callback] = [SeedEachEpoch(cfg.seed), timer]
-    if cfg.trainer.enable_progress_bar:
-        callbacks.append(TQDMProgressBar(refresh_rate=10 if sys.stdout.isatty() else 10**6))
+    data, model = make(cfg, model_name)
+    time_limit = TimeLimit(cfg.trainer.max_time)
+    callbacks: list[Callback] = [SeedEachEpoch(cfg.seed), time_limit, EpochTable(run_dir)]
+    watched = cfg.trainer.enable_progress_bar and sys.stdout.isatty()
+    if watched:
+        callbacks.append(TQDMProgressBar(refresh_rate=10))
     if cfg.early_stopping.patience is not None:
-        callbacks.append(instantiate(cfg.early_stopping, monitor=MONITORED))
-    logger = EpochLogger(run_dir)
+        callbacks.append(instantiate(cfg.early_stopping, "early_stopping", monitor=MONITORED))
+    best, last = run_dir / runs.BEST, run_dir / runs.LAST
     trainer: L.Trainer = instantiate(
-        cfg.trainer,
+        OmegaConf.merge(cfg.trainer, {"max_time": None, "enable_progress_bar": watched}),
+        "trainer",
         # last is written after best, and so knows of it
         callbacks=[*callbacks, KeptCheckpoint(best, MONITORED), KeptCheckpoint(last)],
-        logger=logger,
+        logger=instantiate(cfg.logger, "logger", save_dir=str(run_dir)),
         plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,
     )
-
-    cores = os.cpu_count() or 1
-    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
-        raise UserError(f"trainer.devices={trainer.num_devices}: this machine has {cores} cores")
-
     solved = isinstance(model, SolvedRegressor)
-    if solved and trainer.world_size > 1:
-        raise UserError(f"model={model_name} is solved, not trained: leave out trainer.devices")
+    check_devices(trainer, model_name, solved)
 
     doing = "continuing" if last.is_file() else "training"
     log.info("%s %s in %s (name=%s continues it)", doing, model_name, run_dir, cfg.name)
     trainer.fit(model, data, ckpt_path=last if last.is_file() else None)
-    epochs, seconds = trainer.current_epoch, timer.time_elapsed("train")
+    epochs, seconds = trainer.current_epoch, time_limit.time_elapsed("train")
+    ended = why_it_ended(trainer)
+    log.info("ended by %s after %d epochs, %.1f s of training", ended, epochs, seconds)
     trainer.validate(model, data, ckpt_path=best, verbose=False)
-    trainer.test(model, data, ckpt_path=best, verbose=False)
-
-    images = data.train_samples if solved else epochs * data.epoch_samples
+    images = data.train_samples if solved else epochs * data.counts["train"]
     metrics = {
-        **runs.prefixed("val", model.figures["val"]),
-        **runs.prefixed("test", model.figures["test"]),
-        "test/seen_in_training": data.seen_in_training(model.trained_before or [data]),
-        "model": model_name,
-        "split": cfg.data.split,
-        "image_size": list(data.size),
+        **{f"val/{name}": value for name, value in model.figures["val"].items()},
+        **measure(trainer, model, data, model.training_data(data), run_dir, best),
         "seed": cfg.seed,
         "epochs": epochs,
+        "ended": ended,
         "lr": None if solved else cfg.optim.lr,
-        "parameters": model.count_parameters(),
         "train_seconds": round(seconds, 3),
         "train_images_per_second": round(images / seconds, 1),
-        "precision": trainer.precision,
-        **runs.where_it_ran(trainer.strategy.root_device),
     }
     if trainer.is_global_zero:
-        record(run_dir, logger, data, model, metrics, runs.plain_settings(cfg))
+        log_settings(trainer, cfg, metrics)
+        runs.write_metrics(run_dir, metrics)
     return metrics
+
+
+def make(cfg: DictConfig, model_name: str) -> tuple[PointData, PointRegressor]:
+    """Make a run's data and model."""
+    data: PointData = instantiate(cfg.data, "data")
+    model: PointRegressor = instantiate(cfg.model, "model")
+    model.name = model_name
+    if cfg.start_from is not None:
+        start_from(model, Path(str(cfg.start_from)), cfg.trust)
+    return data, model
+
+
+def dry_run(cfg: DictConfig, model_name: str) -> None:
+    """Put one batch through training, validation and test, and keep nothing."""
+    check(cfg)
+    data, model = make(cfg, model_name)
+    trainer: L.Trainer = instantiate(
+        OmegaConf.merge(cfg.trainer, {"max_time": None}),
+        "trainer",
+        logger=False,
+        enable_checkpointing=False,
+        use_distributed_sampler=False,
+    )
+    trainer.fit(model, data)
+    trainer.test(model, data, verbose=False)
+    print(f"Dry run of {model_name}: a batch went through training, validation and test.")
 
 
 def check(cfg: DictConfig) -> None:
@@ -129,70 +161,94 @@ def check(cfg: DictConfig) -> None:
         )
 
 
-def record(
-    run_dir: Path,
-    logger: EpochLogger,
-    data: PixelDataModule,
-    model: PointRegressor,
-    metrics: dict[str, Any],
-    settings: dict[str, Any],
-) -> None:
-    """Leave behind what a tested model has shown: predictions, pictures, and figures last."""
-    xy_pred, xy_true, extra = (values.cpu() for values in model.predictions["test"].compute())
-    runs.write_predictions(run_dir, "test", xy_pred, xy_true, extra, model.extras)
+def check_devices(trainer: L.Trainer, model_name: str, solved: bool) -> None:
+    """Refuse devices that are not there, or of no use.
 
-    writer = logger.experiment
-    title = f"{metrics['model']}, {metrics['split']} split"
-    for name, figure in plots.run_pictures(xy_pred, xy_true, data.size, title).items():
-        writer.add_image(f"test/{name}", plots.as_tensor(figure), metrics["epochs"])
-    logger.log_hyperparams(
-        settings | {key: metrics[key] for key in ("model", "epochs")},
-        {name: value for name, value in metrics.items() if name.startswith("test/")},
+    Raises:
+        UserError: naming them.
+    """
+    cores = os.cpu_count() or 1
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
+        raise UserError(f"trainer.devices={trainer.num_devices}: this machine has {cores} cores")
+    if solved and trainer.world_size > 1:
+        raise UserError(f"model={model_name} is solved, not trained: leave out trainer.devices")
+
+
+def start_from(model: PointRegressor, path: Path, trust: list[str]) -> None:
+    """Give a model the weights of a checkpoint, whose data count as seen from then on.
+
+    Raises:
+        UserError: if they cannot be read, or do not fit.
+    """
+    before, data = load_model(path, trust)
+    try:
+        model.load_state_dict(before.state_dict())
+    except RuntimeError as error:
+        raise UserError(
+            f"start_from={path}: its {before.name} does not fit this {model.name}: "
+            f"{str(error).splitlines()[-1].strip()}"
+        ) from error
+    model.trained_before = before.training_data(data)
+
+
+def why_it_ended(trainer: L.Trainer) -> str:
+    """Return ``early_stopping``, ``max_time`` or ``max_epochs``."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, StopEarly) and callback.patience_ran_out:
+            return "early_stopping"
+    out_of_time = any(
+        isinstance(callback, TimeLimit) and callback.ran_out
+        for callback in trainer.callbacks  # type: ignore[attr-defined]
     )
-    logger.finalize("success")
-    runs.write_metrics(run_dir, metrics)
+    return (
+        "max_time" if out_of_time and trainer.current_epoch < trainer.max_epochs else "max_epochs"
+    )
 
 
-def run(cfg: DictConfig) -> None:
-    """Train in the folder that Hydra has chosen; a grid's cell that fails lets the others run."""
+def log_settings(trainer: L.Trainer, cfg: DictConfig, metrics: dict[str, Any]) -> None:
+    """Tell the logger what was set, and what it brought: what one compares runs by."""
+    settings = {key: metrics[key] for key in ("model", "split", "epochs", "lr", "seed")}
+    settings |= {"batch_size": cfg.data.batch_size, "train_samples": cfg.data.get("train_samples")}
+    figures = {f"test/{name}": metrics[f"test/{name}"] for name in ("mean_error_px", "hit_rate")}
+    if isinstance(trainer.logger, EpochLogger):
+        trainer.logger.log_hyperparams(settings, figures)
+    elif trainer.logger is not None:
+        trainer.logger.log_hyperparams(settings)
+        trainer.logger.log_metrics(figures, metrics["epochs"])
+    for logger in trainer.loggers:
+        logger.finalize("success")
+
+
+def run(cfg: DictConfig) -> float | None:
+    """Train in the folder that Hydra has chosen; return what was monitored, for its sweepers."""
     hydra_cfg = HydraConfig.get()
     run_dir = Path(hydra_cfg.runtime.output_dir)
     model_name = hydra_cfg.runtime.choices["model"]
     if cfg.model.get("weights", "given") is None:
         model_name = f"{model_name.removesuffix('_scratch')}_scratch"
+    if cfg.trainer.fast_dev_run:
+        dry_run(cfg, model_name)
+        return None
     if hydra_cfg.mode == RunMode.RUN:
         metrics = train(cfg, run_dir, model_name)
-        report(run_dir, metrics)
-        return
-    if cfg.grid_seeds is not None and cfg.seed >= cfg.grid_seeds:
-        log.info("left out, as grid_seeds=%s: %s", cfg.grid_seeds, run_dir)
-        return
-    failure = run_dir / runs.FAILURE
-    failure.unlink(missing_ok=True)
-    try:
-        if cfg.trainer.devices not in (1, "1", "auto"):
-            raise UserError("a grid trains each cell on one device: leave out trainer.devices")
-        train(cfg, run_dir, model_name)
-    except Exception as error:
-        message = user_message(error)
-        if message is None:
-            log.exception("failed: %s", run_dir)
-            message = f"{type(error).__name__}: {error}; see {run_dir / 'train.log'}"
-        else:
-            log.error("failed: %s: %s", run_dir, message)
-        write_text(failure, message + "\n")
+        print_run(run_dir, metrics, cfg)
+        return metrics[MONITORED]
+    cell = run_cell(run_dir, lambda: train(cfg, run_dir, model_name))
+    return math.inf if cell is None else cell[MONITORED]
 
 
 @rank_zero_only
-def report(run_dir: Path, metrics: dict[str, Any]) -> None:
+def print_run(run_dir: Path, metrics: dict[str, Any], cfg: DictConfig) -> None:
     """Print a run's figures and where to look."""
-    runs.print_figures(metrics)
-    print(f"Trained in {metrics['train_seconds']:.1f} s, {metrics['epochs']} epochs")
+    print_figures(metrics)
+    print(f"Trained in {metrics['train_seconds']:.1f} s, {metrics['epochs']} epochs", end="")
+    ended = {"max_time": " (time was up)", "early_stopping": " (no more progress)"}
+    print(ended.get(metrics.get("ended", ""), ""))
     print(f"Run folder: {run_dir}")
     print("Dashboard:  make dashboard  (or: tensorboard --logdir outputs)")
-    print(
-        f"Predict:    python -m pixel_spotter.predict checkpoint={run_dir / runs.BEST} images=..."
-    )
+    module = cfg.model._target_.rpartition(".")[0]
+    trust = "" if module.startswith("pixel_spotter.") else f" trust={module}"
+    print(f"Predict:    pixel-spotter predict checkpoint={run_dir / runs.BEST}{trust} images=...")
 
 
 def main() -> None:

@@ -19,9 +19,9 @@ from hypothesis import settings
 from omegaconf import DictConfig, OmegaConf
 from torchvision.models import resnet18
 
-from pixel_spotter.cli.start import CONF_DIR
+from pixel_spotter.cli.help import CONF_DIR
 from pixel_spotter.data.pixels import PixelDataModule
-from pixel_spotter.models.base import PointRegressor
+from pixel_spotter.models.base import PointRegressor, class_name
 from pixel_spotter.models.cnn import CNNRegressor
 from pixel_spotter.train import train
 
@@ -33,6 +33,7 @@ settings.load_profile("tests")
 CPU = ["trainer=cpu", "trainer.enable_progress_bar=false"]
 TINY = [
     *CPU,
+    "model=cnn",
     "trainer.max_epochs=2",
     "data.image_size=16",
     "data.train_samples=64",
@@ -115,6 +116,8 @@ class ModelFiles:
         """Compose the config of a run, naming such files where it needs some."""
         cfg = compose(overrides)
         needed = []
+        if "model.estimator" in OmegaConf.missing_keys(cfg):
+            needed.append("model.estimator=centroid")
         if OmegaConf.select(cfg, "model.weights") is not None:
             needed.append(f"model.weights={self.weights}")
         if OmegaConf.select(cfg, "model.member.weights") is not None:
@@ -134,7 +137,8 @@ def save_checkpoint(path: Path, model: PointRegressor, image_size: Any, seed: in
     data = PixelDataModule(image_size=image_size, seed=seed)
     torch.save(
         {
-            "model_class": model.class_name(),
+            "model_class": class_name(type(model)),
+            "data_class": class_name(type(data)),
             "hyper_parameters": dict(model.hparams),
             "state_dict": model.state_dict(),
             "datamodule_hyper_parameters": dict(data.hparams),

@@ -1,43 +1,219 @@
-"""What happens around a grid: the report at its end."""
+"""What happens around a grid: its plan before it, progress in it, the report after it."""
 
+import itertools
+import json
+import logging
+import math
 import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from pixel_spotter import runs
-from pixel_spotter.cli.start import user_message
+from pixel_spotter.cli.mistakes import instantiate, user_message
+from pixel_spotter.errors import UserError
+from pixel_spotter.files import write_text
+
+log = logging.getLogger(__name__)
+
+_START = ".start.json"
+"""When a grid's last command began, and how much was done by then: what progress is told from."""
+
+_under_way: list["AroundGrid"] = []
+"""The grid that this process runs, if it does."""
+
+Cells = dict[str, dict[str, str]]
+"""What a grid sets in each cell, by the names of their folders."""
 
 
-class CompareGrid(Callback):
-    """Writes the report when a grid ends, and ends the command in an error if cells failed."""
+class AroundGrid(Callback):
+    """Writes a grid's plan when it starts and its report when it ends.
+
+    A grid with failed cells ends in an error that names each reason once.
+    """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Note the time: failures of earlier commands are shown, but are not this one's."""
+        """Plan the cells, and refuse what cannot run before anything has."""
+        self.folder = Path(config.hydra.sweep.dir)
         self.start_s = time.time()
+        self.dry_run = bool(config.trainer.fast_dev_run)
+        # Hydra turns exceptions of callbacks into warnings; SystemExit goes through.
+        try:
+            cells = _planned(config)
+            _refuse_processes_of_cells(config, cells)
+            _try_models(cells)
+            runs.add_to_plan(self.folder, [*config.hydra.overrides.task], cells)
+            start = {"time_s": self.start_s, "done": len(_done(self.folder))}
+            write_text(self.folder / _START, json.dumps(start))
+        except Exception as error:
+            raise SystemExit(f"error: {user_message(error) or repr(error)}") from error
+        _under_way.append(self)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Report on the grid's cells."""
-        folder = Path(config.hydra.sweep.dir)
-        problem: list[str] = []
-        # Hydra turns exceptions of callbacks into warnings; SystemExit goes through.
+        problem = self.report()
+        if problem:
+            raise SystemExit(f"error: {problem}")
+
+    def report(self) -> str:
+        """Write and print the report; return what is wrong, if anything is."""
+        _under_way.clear()
+        since_s = self.start_s - 1  # files have coarser times
+        cells: dict[str, list[str]] = defaultdict(list)
+        for file in sorted(self.folder.glob(f"*/{runs.FAILURE}")):
+            if file.stat().st_mtime >= since_s:
+                reason = file.read_text(encoding="utf-8", errors="replace").strip()
+                cells[reason].append(file.parent.name)
+        count = sum(map(len, cells.values()))
+        lines = [f"  {_named(names)}: {reason}" for reason, names in cells.items()]
+        problem = [f"{count} cells failed:", *lines] if count else []
+        if self.dry_run:
+            return "\n".join(problem)
         try:
             # Every training command makes this callback; only a grid's end needs these.
             from pixel_spotter.report import print_report, write_report
-            from pixel_spotter.reporting.cells import failures
 
-            since_s = self.start_s - 1  # files have coarser times
-            failed = [
-                f"  {cell}: {reason}"
-                for cell, reason in failures(folder).items()
-                if (folder / cell / runs.FAILURE).stat().st_mtime >= since_s
-            ]
-            problem = [f"{len(failed)} cells failed:", *failed] if failed else []
-            print_report(write_report(folder), folder)
+            print_report(write_report(self.folder), self.folder)
         except Exception as error:
-            message = user_message(error) or repr(error)
-            problem = [f"no report: {message}", *problem]
-        if problem:
-            raise SystemExit("error: " + "\n".join(problem))
+            problem = [f"no report: {user_message(error) or repr(error)}", *problem]
+        return "\n".join(problem)
+
+
+def broke_off() -> None:
+    """Report on the grid that this process was running when something ended it."""
+    for grid in [*_under_way]:
+        grid.report()
+
+
+def run_cell(run_dir: Path, train: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+    """Train a cell of a grid; one that fails leaves its reason and lets the others run.
+
+    Args:
+        run_dir: the cell's folder.
+        train: trains it and returns its figures.
+
+    Returns:
+        The figures; None if it failed, or another process is at it.
+    """
+    failure = run_dir / runs.FAILURE
+    metrics = None
+    try:
+        metrics = train()
+        failure.unlink(missing_ok=True)
+    except runs.InUseError as error:
+        log.info("left to the process that has it: %s", error)
+    except Exception as error:
+        message = user_message(error)
+        if message is None:
+            log.exception("failed: %s", run_dir)
+            message = f"{type(error).__name__}: {error}; see {run_dir / 'train.log'}"
+        write_text(failure, message + "\n")
+    _tell_progress(run_dir.parent)
+    return metrics
+
+
+def _tell_progress(folder: Path) -> None:
+    """Say how many of a grid's cells are done, and how long the others will take."""
+    file = folder / _START
+    planned = runs.read_plan(folder)["cells"]
+    if not planned or not file.is_file():
+        return
+    start = json.loads(file.read_text(encoding="utf-8"))
+    failed = {path.parent.name for path in folder.glob(f"*/{runs.FAILURE}")} & planned.keys()
+    done = len(_done(folder) & planned.keys())
+    left = len(planned) - done - len(failed)
+    words = f"{done}/{len(planned)} done"
+    if failed:
+        words += f", {len(failed)} failed"
+    now = done - start["done"]
+    if left and now > 0:
+        words += f", about {_duration((time.time() - start['time_s']) / now * left)} left"
+    log.info("%s", words)
+
+
+def _done(folder: Path) -> set[str]:
+    return {path.parent.name for path in folder.glob(f"*/{runs.METRICS}")}
+
+
+def _duration(seconds: float) -> str:
+    """Write a time as people say it: ``40 s``, ``12 min``, ``1 h 40 min``."""
+    if seconds < 60:
+        return f"{max(1, math.ceil(seconds))} s"
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _named(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{len(names)} cells, {names[0]} the first"
+
+
+def _planned(config: DictConfig) -> Cells:
+    """Return the cells of Hydra's own sweeper; another one decides as it goes."""
+    hydra = config.hydra
+    if not hydra.sweeper._target_.endswith(".BasicSweeper"):
+        return {}
+    grid = [f"{key}={values}" for key, values in (hydra.sweeper.params or {}).items()]
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    choices: dict[str, list[str]] = {}
+    for override in parser.parse_overrides([*grid, *hydra.overrides.task]):
+        swept = override.is_sweep_override() and override.is_discrete_sweep()
+        choices[override.get_key_element()] = (
+            [*map(str, override.sweep_string_iterator())]
+            if swept
+            else [override.get_value_element_as_str()]
+        )
+    cells = (
+        dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())
+    )
+    excluded = [*hydra.job.config.override_dirname.exclude_keys]
+    return {_folder_of(cell, excluded): cell for cell in cells}
+
+
+def _folder_of(overrides: Mapping[str, str], excluded: list[str]) -> str:
+    """Return the name that ``conf/train.yaml`` gives to a cell's folder."""
+    return runs.folder_name(
+        ",".join(sorted(f"{k}={v}" for k, v in overrides.items() if k not in excluded))
+    )
+
+
+def _refuse_processes_of_cells(config: DictConfig, cells: Cells) -> None:
+    if any(cell.get("trainer.devices", "1") not in ("1", "auto") for cell in cells.values()):
+        raise UserError("a grid trains each cell on one device: leave out trainer.devices")
+    asked = [cell.get("data.num_workers", "0") for cell in cells.values()]
+    if "joblib" in config.hydra.launcher._target_ and any(count != "0" for count in asked):
+        raise UserError(
+            "data.num_workers: cells that run side by side cannot have processes of their own; "
+            "leave it out (0 is fastest), or add hydra/launcher=basic"
+        )
+
+
+def _try_models(cells: Cells) -> None:
+    """Make each model once, to know before the grid starts which cells cannot run.
+
+    Raises:
+        UserError: if none can.
+    """
+    kinds: dict[tuple[str, ...], list[Mapping[str, str]]] = defaultdict(list)
+    for cell in cells.values():
+        chosen = ("model", "ablation", "model.weights", "experiment")
+        kinds[tuple(f"{k}={v}" for k, v in cell.items() if k in chosen)].append(cell)
+    reasons = {}
+    for kind, members in kinds.items():
+        overrides = [f"{key}={value}" for key, value in members[0].items()]
+        loader = GlobalHydra.instance().config_loader()
+        cfg = loader.load_configuration("train", overrides, RunMode.RUN)
+        try:
+            if cfg.model.get("weights") is not None:
+                instantiate(cfg.model, "model")
+        except UserError as error:
+            reasons[kind] = error
+            log.warning("%d of %d cells cannot run: %s", len(members), len(cells), error)
+    if reasons and len(reasons) == len(kinds):
+        raise next(iter(reasons.values()))

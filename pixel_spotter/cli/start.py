@@ -1,6 +1,5 @@
-"""What the commands share: how they start, and how they end when their user made a mistake."""
+"""How a command starts: its arguments, its config, and what is made from it."""
 
-import hashlib
 import logging
 import os
 import re
@@ -13,57 +12,74 @@ from typing import Any
 
 import hydra
 import torch
-from hydra.errors import HydraException, InstantiationException
-from lightning.fabric.utilities.exceptions import MisconfigurationException
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from pixel_spotter import runs
+from pixel_spotter.cli import grid
+from pixel_spotter.cli.help import CONF_DIR, show_help
+from pixel_spotter.cli.mistakes import refuse_unknown_settings, unknown_setting, user_message
 from pixel_spotter.errors import UserError
+from pixel_spotter.files import write_text
 
-_INSTALLED = Path(__file__).parents[1] / "conf"
-CONF_DIR = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "conf"
-"""Where the configs are: inside an installed package, or beside it in a checkout."""
+_TEXTS = ("name", "checkpoint", "images", "output", "sweep", "start_from")
+"""Keys whose values are names and paths: taken as they are, not read as Hydra's syntax."""
 
-OmegaConf.register_new_resolver("folder_name", lambda name: folder_name(name), replace=True)
+OmegaConf.register_new_resolver("folder_name", runs.folder_name, replace=True)
 
 
-def run_command(
-    config_name: str, task: Callable[[DictConfig], Any], paths: Sequence[str] = ()
-) -> None:
+def run_command(command: str, task: Callable[[DictConfig], Any]) -> None:
     """Compose a command's config from the command line and run its task.
 
-    What the user can put right ends in one line on stderr and exit status 1. Everything else is
-    a bug and shows its traceback, as does everything under HYDRA_FULL_ERROR=1.
+    What the user can put right ends in one line on stderr and exit status 1, an interruption in
+    one and status 130. Everything else is a bug and shows its traceback, as does everything under
+    HYDRA_FULL_ERROR=1.
 
     Args:
-        config_name: the command's primary config in ``conf/``.
+        command: its name, and that of its primary config in ``conf/``.
         task: what to run with the composed config.
-        paths: keys whose values are file names, taken as they are: Hydra would otherwise read
-            the commas, blanks and brackets in them as its own syntax.
     """
-    sys.argv[1:] = [_quote_path(argument, paths) for argument in sys.argv[1:]]
+    if {"-h", "--help"} & {*sys.argv[1:]}:
+        show_help(command)
+        return
     # The processes that distributed training starts inherit what is set here.
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
     threading.excepthook = _thread_failed
 
-    def one_line(work: Callable[..., Any], *arguments: Any) -> None:
+    def guarded(work: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            work(*arguments)
+            return work(*arguments)
         except KeyboardInterrupt:
-            sys.exit(130)
+            _interrupted(command)
         except Exception as error:
-            message = user_message(error)
+            message = unknown_setting(error, command) or user_message(error)
             if message is None or full_error:
                 raise
+            grid.broke_off()
             sys.exit(f"error: {message}")
 
-    def job(cfg: DictConfig) -> None:
+    def job(cfg: DictConfig) -> Any:
         _quieten()  # a launcher may run the job in a process of its own
-        one_line(task, cfg)
+        return guarded(lambda: task(refuse_unknown_settings(cfg, command)))
 
-    main = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)
-    one_line(main(job))
+    def start() -> None:
+        sys.argv[1:] = [text_as_it_is(argument) for argument in sys.argv[1:]]
+        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=command)(job)()
+
+    guarded(start)
+
+
+def _interrupted(command: str) -> None:
+    """End after Ctrl-C, saying what continues."""
+    message = "interrupted"
+    if command == "train":
+        named = any(argument.startswith("name=") for argument in sys.argv)
+        name = f" with name={HydraConfig.get().runtime.output_dir.rpartition('/')[2]}"
+        message += f": the same command{'' if named else name} continues"
+    print(message, file=sys.stderr)
+    sys.exit(130)
 
 
 def _quieten() -> None:
@@ -87,21 +103,42 @@ def _thread_failed(failure: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(failure)
 
 
-def instantiate(config: DictConfig, **arguments: Any) -> Any:
-    """Instantiate a config's class with plain values; what its arguments lack is a `UserError`."""
-    try:
-        return hydra.utils.instantiate(config, _convert_="all", **arguments)
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, UserError):
-            raise cause from error
-        if cause is None or isinstance(
-            cause, (ValueError, TypeError, MisconfigurationException, ImportError)
-        ):
-            where = re.search(r"full_key: (\S+)", str(error)) if type(cause) is TypeError else None
-            prefix = f"{where[1]}: " if where else ""
-            raise UserError(prefix + _one_line(cause or error)) from error
-        raise
+@rank_zero_only
+def claim(run_dir: Path, cfg: DictConfig) -> None:
+    """Write a run's config into its folder, unless a run with other settings is in there.
+
+    Raises:
+        UserError: if the folder holds such a run.
+    """
+    for unfinished in (run_dir / runs.LAST).parent.glob(".*.tmp.*"):
+        unfinished.unlink(missing_ok=True)  # what a killed process was writing
+    begun = (run_dir / runs.LAST).is_file() or runs.is_finished(run_dir)
+    if (run_dir / runs.CONFIG).is_file() and begun:
+        before, now = (
+            _comparable(config) for config in (OmegaConf.load(run_dir / runs.CONFIG), cfg)
+        )
+        changed = [
+            f"{key} is {before.get(key)} there and {now.get(key)} here"
+            for key in sorted({*before, *now})
+            if before.get(key) != now.get(key)
+        ]
+        if changed:
+            raise UserError(
+                f"{run_dir} holds a run with other settings ({'; '.join(changed)}): choose "
+                f"another name"
+            )
+        return
+    write_text(run_dir / runs.CONFIG, OmegaConf.to_yaml(cfg))
+    if HydraConfig.initialized():
+        hydra_cfg = HydraConfig.get()
+        write_text(run_dir / runs.HYDRA, OmegaConf.to_yaml({"hydra": hydra_cfg}))
+        write_text(run_dir / runs.OVERRIDES, OmegaConf.to_yaml(hydra_cfg.overrides.task))
+
+
+def _comparable(cfg: Any) -> dict[str, Any]:
+    settings = runs.settings_of(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+    groups = ("model.optimizer.", "model.scheduler.")  # optim's and scheduler's
+    return {key: value for key, value in settings.items() if not key.startswith(groups)}
 
 
 def pick_device(name: str) -> torch.device:
@@ -119,52 +156,27 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def user_message(error: BaseException) -> str | None:
-    """Return the line that tells a user what to put right, or None if the error is a bug."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return "the device is out of memory; try a smaller batch size"
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-        return "there is not enough memory; try fewer samples, or a smaller batch or image"
-    if isinstance(error, MissingMandatoryValue):
-        return f"{error.full_key} is missing: add {error.full_key}=..."
-    if isinstance(error, InstantiationException):
-        return None
-    if isinstance(error, UserError | HydraException | OmegaConfBaseException):
-        return _one_line(error)
-    cause: BaseException | None = error
-    while cause is not None:  # what failed to be written is often wrapped in something else
-        if isinstance(cause, OSError):
-            where = f"{cause.filename}: " if cause.filename else ""
-            return f"{where}{cause.strerror or cause}"
-        cause = cause.__cause__ or cause.__context__
-    return None
+def text_as_it_is(argument: str, texts: Sequence[str] = _TEXTS) -> str:
+    """Quote the value of ``key=value`` for Hydra, if it is a name or path and not quoted yet.
 
-
-def _one_line(error: BaseException) -> str:
-    """Fold a message of several lines, and the cause that Hydra leaves out, into one."""
-    text = str(error)
-    if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
-        text = f"{text}\n{str(error.__cause__).splitlines()[0]}"
-    text = text.partition("Config search path:")[0]
-    lines = [line.strip() for line in text.splitlines()]
-    kept = [line for line in lines if line and not line.startswith(("full_key:", "object_type="))]
-    return " ".join(kept)
-
-
-def _quote_path(argument: str, paths: Sequence[str]) -> str:
-    """Quote the value of ``key=value`` for Hydra, if the key is a path's and it is not quoted."""
+    Raises:
+        UserError: if it is a name that cannot be a folder's.
+    """
     key, equals, value = argument.partition("=")
-    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-    if key not in paths or not equals or quoted or value in ("", "null"):
+    if key not in texts or not equals:
         return argument
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if key == "name" and not _is_name(value.strip("'\"")):
+        raise UserError(f"name={value} cannot be a folder's name inside outputs/: choose another")
+    if quoted or value == "" or (value == "null" and key != "name"):
+        return argument
+    if value == "~" or value.startswith("~/"):
+        value = str(Path(value).expanduser())
     escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
     return f"{key}='{escaped}'".replace("${", "\\${")
 
 
-def folder_name(overrides: str) -> str:
-    """Make a run's overrides into the name of one folder, of at most 200 bytes."""
-    name = overrides.replace("/", "_") or "default"
-    if len(name.encode()) <= 200:
-        return name
-    digest = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
-    return name.encode()[:180].decode(errors="ignore") + "..." + digest
+def _is_name(text: str) -> bool:
+    """Tell whether a folder inside ``outputs/`` can have this name."""
+    parts = Path(text).parts
+    return bool(text.strip()) and bool(parts) and ".." not in parts and not Path(text).is_absolute()

@@ -1,6 +1,6 @@
 """Image files in, tensors out."""
 
-import glob
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +36,20 @@ def find_images(images: str) -> list[Path]:
         }
         files = [file for file in path.iterdir() if file.suffix.lower() in endings]
     else:
-        files = [Path(file) for file in glob.glob(images, recursive=True)]  # noqa: PTH207
+        files = [*_matching(path)]
     files = sorted(file for file in files if file.is_file())
     if not files:
         raise UserError(f"images={images} names no image file")
     return files
+
+
+def _matching(pattern: Path) -> Iterator[Path]:
+    """Yield what a pattern stands for: ``*`` no hidden files, ``**`` no folders behind links."""
+    root = Path(pattern.anchor)
+    for found in root.glob(str(pattern.relative_to(root))):
+        hidden = (part for part in found.parts if part.startswith("."))
+        if all(part in (".", "..") or part in pattern.parts for part in hidden):
+            yield found
 
 
 def read_image(path: Path, size: Size) -> Tensor:

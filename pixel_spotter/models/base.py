@@ -1,9 +1,10 @@
-"""The base of every model: it owns all that follows from a prediction."""
+"""The base of every model: it owns all that follows from an estimate."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import lightning as L
+import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.trainer.states import TrainerFn
@@ -12,27 +13,27 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from pixel_spotter.coordinates import Size, as_size, to_px
-from pixel_spotter.data.pixels import Batch, PixelDataModule
+from pixel_spotter.coordinates import Columns, as_size, as_xy
+from pixel_spotter.data.base import Batch, PointData
 from pixel_spotter.errors import UserError
-from pixel_spotter.metrics import Predictions, point_metrics
+from pixel_spotter.metrics import Predictions, figures_of
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
 
 
 class PointRegressor(L.LightningModule):
-    """Predicts xy_px from images; trained with the mean squared error, in px².
+    """Estimates columns from images, ``x`` and ``y`` among them; trained with the mean squared error.
 
     A model is a subclass that sets two modules in its constructor:
 
     * ``features``: images (B, 1, H, W) -> whatever its head takes. Runs in the Trainer's precision.
-    * ``head``: features -> xy_px (B, 2). Always runs in float32: with bfloat16's eight bits of
-      mantissa a coordinate near 50 is rounded by up to 0.125 px.
+    * ``head``: features -> columns, (B,) each. Always runs in float32: with bfloat16's eight bits
+      of mantissa a coordinate near 50 is rounded by up to 0.125 px.
 
     Where the mean squared error is not what it should learn from, it overrides `training_loss`.
-    What it estimates beside the point it names in ``extras`` and returns from `extra_estimates`.
-    Whose parts have been trained on other data names these in ``trained_before``.
+    It saves its constructor's arguments with ``save_hyperparameters``, so that checkpoints name
+    them.
 
     Args:
         image_size: side of the square image, or [height, width], px.
@@ -42,7 +43,6 @@ class PointRegressor(L.LightningModule):
 
     features: nn.Module
     head: nn.Module
-    extras: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -54,36 +54,32 @@ class PointRegressor(L.LightningModule):
         self.size = as_size(image_size)
         self.optimizer_factory = optimizer
         self.scheduler_factory = scheduler
-        self.trained_before: Sequence[PixelDataModule] = ()
+        self.name = type(self).__module__.rpartition(".")[2]
+        self.trained_before: list[PointData] = []
         self.predictions = {"val": Predictions(), "test": Predictions()}
         self.figures: dict[str, dict[str, float]] = {}
 
     @classmethod
-    def rebuild(cls, hparams: Mapping[str, Any]) -> Self:
+    def rebuild(cls, hparams: Mapping[str, Any], trust: Sequence[str] = ()) -> Self:
         """Make the model that a checkpoint's weights will be loaded into.
 
         Args:
             hparams: the constructor's arguments when the checkpoint was written.
+            trust: modules of the user's own that the model's parts may come from.
         """
         return cls(**hparams)
 
-    @classmethod
-    def class_name(cls) -> str:
-        """Return the full name by which checkpoints find the class again."""
-        return f"{cls.__module__}.{cls.__qualname__}"
-
     def forward(self, image: Tensor) -> Tensor:
-        """Predict xy_px (B, 2), float32, from images (B, 1, H, W) in [0, 1].
+        """Estimate xy_px (B, 2), float32, from images (B, 1, H, W) in [0, 1].
 
         Raises:
             ValueError: if the images do not have the model's size.
         """
-        return self.decode(self.encode(image))
+        return as_xy(self.estimate(image))
 
-    def estimate(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Predict xy_px (B, 2) and what ``extras`` names (B, E), from images (B, 1, H, W)."""
-        features = self.encode(image)
-        return self.decode(features), self.extra_estimates(features)
+    def estimate(self, image: Tensor) -> Columns:
+        """Estimate ``x``, ``y`` and what else the model knows, (B,) each, from images (B, 1, H, W)."""
+        return self.decode(self.encode(image))
 
     def encode(self, image: Tensor) -> Tensor:
         """Turn images (B, 1, H, W) into what the head takes, in float32.
@@ -98,35 +94,63 @@ class PointRegressor(L.LightningModule):
         features: Tensor = self.features(image)
         return features.float()
 
-    def decode(self, features: Tensor) -> Tensor:
-        """Turn what `encode` returned into xy_px (B, 2)."""
+    def decode(self, features: Tensor) -> Columns:
+        """Turn what `encode` returned into columns, (B,) each."""
         with torch.autocast(features.device.type, enabled=False):
-            xy_px: Tensor = self.head(features)
-        return xy_px
+            columns: Columns = self.head(features)
+        return columns
 
-    def extra_estimates(self, features: Tensor) -> Tensor:
-        """Return the columns that ``extras`` names, from what `encode` returned: (B, E)."""
-        return features.new_zeros(len(features), 0)
+    @torch.inference_mode()
+    def predict(self, images: np.ndarray, batch_size: int = 256) -> dict[str, np.ndarray]:
+        """Estimate columns from images in memory.
 
-    def extra_figures(self, extra: Tensor, xy_pred: Tensor, xy_true: Tensor) -> dict[str, float]:
-        """Return figures of this kind of model only, from extra estimates (N, E) and xy_px."""
-        return {}
+        Args:
+            images: (N, H, W) or (H, W); whole numbers are divided by the largest of their type,
+                others are taken as they are: black is 0, white 1.
+            batch_size: images at a time.
+
+        Returns:
+            ``x``, ``y``, px, and what else the model knows: (N,) each, float32.
+
+        Raises:
+            ValueError: if the images do not have the model's size.
+        """
+        images = np.asarray(images)
+        if images.ndim == 2:
+            images = images[None]
+        if images.ndim != 3 or images.shape[1:] != self.size:
+            raise ValueError(
+                f"expected images (N, {self.size[0]}, {self.size[1]}), got {images.shape}"
+            )
+        whitest = np.iinfo(images.dtype).max if np.issubdtype(images.dtype, np.integer) else 1
+        self.eval()
+        parts = [
+            self.estimate(
+                torch.from_numpy(part.astype(np.float32) / whitest)[:, None].to(self.device)
+            )
+            for part in np.split(images, range(batch_size, len(images), batch_size))
+        ]
+        return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
 
     def count_parameters(self) -> int:
         """Return how many numbers the model has learned."""
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def training_loss(self, image: Tensor, xy_px: Tensor) -> Tensor:
+    def training_data(self, data: PointData) -> list[PointData]:
+        """Return all data that the model has been trained on once it has been trained on this."""
+        return [*self.trained_before, data]
+
+    def training_loss(self, image: Tensor, truth: Columns) -> Tensor:
         """Return the loss to minimize: here the mean squared error over both axes, px²."""
-        return F.mse_loss(self(image), xy_px)
+        return F.mse_loss(self(image), as_xy(truth, "_true"))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Return the loss of a batch."""
-        image, xy_px = batch
-        loss = self.training_loss(image, xy_px)
+        loss = self.training_loss(batch.image, batch.truth)
         self.log(
-            "train/loss", loss, on_epoch=True, on_step=False, batch_size=len(xy_px), sync_dist=True
-        )
+            "train/loss", loss, on_epoch=True, on_step=False, batch_size=len(batch.samples),
+            sync_dist=True,
+        )  # fmt: skip
         return loss
 
     def on_train_epoch_start(self) -> None:
@@ -143,7 +167,7 @@ class PointRegressor(L.LightningModule):
         self._collect(batch, "val")
 
     def on_validation_epoch_end(self) -> None:
-        """Sum up the validation positions, and log how they go while training."""
+        """Sum up the validation samples, and log how they go while training."""
         self._sum_up("val")
         if self.trainer.state.fn == TrainerFn.FITTING:
             for name, value in self.figures["val"].items():
@@ -159,7 +183,7 @@ class PointRegressor(L.LightningModule):
         self._collect(batch, "test")
 
     def on_test_epoch_end(self) -> None:
-        """Sum up the test positions."""
+        """Sum up the test samples."""
         self._sum_up("test")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -175,47 +199,33 @@ class PointRegressor(L.LightningModule):
             raise UserError(f"optim or scheduler: {error}") from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write down which class the checkpoint's weights belong to."""
-        checkpoint["model_class"] = self.class_name()
+        """Write down which classes the checkpoint is of, and what the model was trained on before."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        checkpoint["model_class"] = class_name(type(self))
+        checkpoint["model_name"] = self.name
+        checkpoint["data_class"] = class_name(type(data))
+        checkpoint["trained_before"] = [describe(before) for before in self.trained_before]
 
     def _collect(self, batch: Batch, split: str) -> None:
-        image, xy_px = batch
-        xy_pred, extra = self.estimate(image)
-        self.predictions[split].update(xy_pred, xy_px, extra)
+        columns = self.estimate(batch.image)
+        self.predictions[split].update({**columns, **batch.truth}, batch.samples)
 
     def _sum_up(self, split: str) -> None:
         """Keep an epoch's figures in ``figures``."""
-        gathered = self.predictions[split].to(self.device).compute()
-        xy_pred, xy_true, extra = (values.cpu() for values in gathered)
-        if not xy_pred.isfinite().all():
+        columns = self.predictions[split].to(self.device).compute()
+        if not as_xy(columns).isfinite().all():
             raise UserError(
                 f"training diverged: predictions are no longer finite after "
                 f"{self.current_epoch + 1} epochs; try a smaller optim.lr"
             )
-        self.figures[split] = {
-            **point_metrics(xy_pred, xy_true),
-            **self.extra_figures(extra, xy_pred, xy_true),
-        }
+        self.figures[split] = figures_of(columns)
 
 
-class LinearHead(nn.Module):
-    """One linear layer from features (B, in_features) to xy_px (B, 2).
+def class_name(cls: type) -> str:
+    """Return the full name by which checkpoints find a class again."""
+    return f"{cls.__module__}.{cls.__qualname__}"
 
-    Args:
-        in_features: width of the features.
-        size: height and width of the image, px.
-        scale_output: whether the layer answers in unit coordinates, which are then scaled to px,
-            or in px directly: its outputs and gradients are then tens of times larger than what
-            a freshly initialized network is made for.
-    """
 
-    def __init__(self, in_features: int, size: Size, scale_output: bool) -> None:
-        super().__init__()
-        self.linear = nn.Linear(in_features, 2)
-        self.size = size
-        self.scale_output = scale_output
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return xy_px (B, 2)."""
-        output = self.linear(features)
-        return to_px(output, self.size) if self.scale_output else output
+def describe(data: PointData) -> dict[str, Any]:
+    """Return what a checkpoint says of data: its class, and its constructor's arguments."""
+    return {"data_class": class_name(type(data)), "hyper_parameters": dict(data.hparams)}

@@ -6,12 +6,8 @@ import torch
 from torch import nn
 
 from pixel_spotter.coordinates import Size
-from pixel_spotter.models.base import (
-    LinearHead,
-    OptimizerFactory,
-    PointRegressor,
-    SchedulerFactory,
-)
+from pixel_spotter.models.base import OptimizerFactory, PointRegressor, SchedulerFactory
+from pixel_spotter.models.heads import LinearHead
 
 
 class CNNRegressor(PointRegressor):

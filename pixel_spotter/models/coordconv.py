@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pixel_spotter.coordinates import Size, all_positions, to_px, to_unit
+from pixel_spotter.coordinates import Size, all_positions, to_unit
 from pixel_spotter.models.base import OptimizerFactory, PointRegressor, SchedulerFactory
+from pixel_spotter.models.heads import PoolHead
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "none": nn.Identity}
 
@@ -111,25 +112,3 @@ class AddCoordinates(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Return images (B, C + 2, H, W)."""
         return torch.cat([image, self.unit.to(image.dtype).expand(len(image), -1, -1, -1)], dim=1)
-
-
-class PoolHead(nn.Module):
-    """Makes two maps and pools them to unit coordinates, scaled to xy_px (B, 2).
-
-    Args:
-        last: the convolution to the two maps: their values are coordinates already.
-        size: height and width of the image, px.
-        pooling: ``max`` or ``mean``.
-    """
-
-    def __init__(self, last: nn.Module, size: Size, pooling: str) -> None:
-        super().__init__()
-        self.last = last
-        self.size = size
-        self.pooling = pooling
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return xy_px (B, 2)."""
-        values = self.last(features).flatten(2)
-        # amax, as AdaptiveMaxPool2d has no deterministic gradient on a GPU
-        return to_px(values.amax(-1) if self.pooling == "max" else values.mean(-1), self.size)

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pixel_spotter.coordinates import Size, all_positions
+from pixel_spotter.coordinates import Columns, as_xy
 from pixel_spotter.models.base import OptimizerFactory, PointRegressor, SchedulerFactory
+from pixel_spotter.models.heads import SoftArgmax
 
 
 class HeatmapRegressor(PointRegressor):
@@ -32,7 +33,7 @@ class HeatmapRegressor(PointRegressor):
         ValueError: if an argument is out of its range.
     """
 
-    head: "SoftArgmax"
+    head: SoftArgmax
 
     def __init__(
         self,
@@ -58,34 +59,14 @@ class HeatmapRegressor(PointRegressor):
         self.features = nn.Sequential(*layers[:-1])
         self.head = SoftArgmax(self.size, margin=reach)
 
-    def training_loss(self, image: Tensor, xy_px: Tensor) -> Tensor:
+    def training_loss(self, image: Tensor, truth: Columns) -> Tensor:
         """Return the mean squared error, px², plus the weighted regularizer."""
-        maps = self.encode(image)
-        loss = F.mse_loss(self.decode(maps), xy_px)
+        maps, xy_px = self.encode(image), as_xy(truth, "_true")
+        loss = F.mse_loss(as_xy(self.decode(maps)), xy_px)
         if self.js_weight:
             divergence = js_divergence(maps, self.head.positions, xy_px, self.sigma_px)
             loss = loss + self.js_weight * divergence.mean()
         return loss
-
-
-class SoftArgmax(nn.Module):
-    """Turns maps of logits into the xy_px (B, 2) that their softmax expects.
-
-    Args:
-        size: height and width of the image, px.
-        margin: by how much the maps, (B, 1, H + 2 margin, W + 2 margin), are wider on each side.
-    """
-
-    def __init__(self, size: Size, margin: int = 0) -> None:
-        super().__init__()
-        height, width = (side + 2 * margin for side in size)
-        positions = all_positions((height, width)).float() - margin
-        self.positions: Tensor
-        self.register_buffer("positions", positions, persistent=False)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Return xy_px (B, 2)."""
-        return maps.flatten(1).softmax(dim=1) @ self.positions
 
 
 def js_divergence(maps: Tensor, positions: Tensor, xy_px: Tensor, sigma_px: float) -> Tensor:

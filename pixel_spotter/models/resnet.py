@@ -11,13 +11,9 @@ from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights, resnet18
 
 from pixel_spotter.errors import UserError
-from pixel_spotter.models.base import (
-    LinearHead,
-    OptimizerFactory,
-    PointRegressor,
-    SchedulerFactory,
-)
-from pixel_spotter.training.checkpoints import read_weights
+from pixel_spotter.models.base import OptimizerFactory, PointRegressor, SchedulerFactory
+from pixel_spotter.models.heads import LinearHead
+from pixel_spotter.models.loading import read_weights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -70,7 +66,7 @@ class ResNet18Regressor(PointRegressor):
         self.to(memory_format=torch.channels_last)
 
     @classmethod
-    def rebuild(cls, hparams: Mapping[str, Any]) -> Self:
+    def rebuild(cls, hparams: Mapping[str, Any], trust: Sequence[str] = ()) -> Self:
         """Rebuild without looking for pretrained weights: the checkpoint's own replace them."""
         return cls(**{**hparams, "weights": None})
 

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from pixel_spotter.coordinates import Size
+from pixel_spotter.coordinates import Columns, as_xy
 from pixel_spotter.models.base import OptimizerFactory, PointRegressor, SchedulerFactory
 from pixel_spotter.models.cnn import cnn_trunk
+from pixel_spotter.models.heads import AxisBins
 
 _MARGIN_SIGMAS = 3
 
@@ -34,7 +35,7 @@ class SimCCRegressor(PointRegressor):
         ValueError: as `CNNRegressor`, or if an argument is out of its range.
     """
 
-    head: "AxisBins"
+    head: AxisBins
 
     def __init__(
         self,
@@ -58,50 +59,15 @@ class SimCCRegressor(PointRegressor):
         self.head = AxisBins(width, self.size, bins_per_px, _MARGIN_SIGMAS * sigma_px)
         self.to(memory_format=torch.channels_last)
 
-    def training_loss(self, image: Tensor, xy_px: Tensor) -> Tensor:
+    def training_loss(self, image: Tensor, truth: Columns) -> Tensor:
         """Return the cross-entropy from the smoothed labels, summed over both axes, nats."""
         features = self.encode(image)
         with torch.autocast(image.device.type, enabled=False):
             axes = self.head.logits(features)
         loss = features.new_zeros(())
-        for logits, centres, truth in zip(
-            axes, (self.head.x_px, self.head.y_px), xy_px.unbind(1), strict=True
+        for logits, centres, true in zip(
+            axes, (self.head.x_px, self.head.y_px), as_xy(truth, "_true").unbind(1), strict=True
         ):
-            distance = (centres - truth.unsqueeze(1)) / self.sigma_px
+            distance = (centres - true.unsqueeze(1)) / self.sigma_px
             loss = loss + F.cross_entropy(logits, (-distance.square() / 2).softmax(dim=1))
         return loss
-
-
-class AxisBins(nn.Module):
-    """Classifies features (B, in_features) into bins along x and y, and expects xy_px (B, 2).
-
-    Args:
-        in_features: width of the features.
-        size: height and width of the image, px.
-        bins_per_px: bins per pixel.
-        margin_px: how far the bins go on beyond the image's edges.
-    """
-
-    def __init__(
-        self, in_features: int, size: Size, bins_per_px: int, margin_px: float = 0.0
-    ) -> None:
-        super().__init__()
-        height, width = size
-        self.x_px: Tensor
-        self.y_px: Tensor
-        for name, side in (("x_px", width), ("y_px", height)):
-            outside = round(margin_px * bins_per_px)
-            index = torch.arange(-outside, side * bins_per_px + outside)
-            centres = (index + 0.5) / bins_per_px - 0.5
-            self.register_buffer(name, centres, persistent=False)
-        self.linear = nn.Linear(in_features, len(self.x_px) + len(self.y_px))
-
-    def logits(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits of the bins along x (B, X) and y (B, Y)."""
-        x, y = self.linear(features).split([len(self.x_px), len(self.y_px)], dim=1)
-        return x, y
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return xy_px (B, 2)."""
-        x, y = self.logits(features)
-        return torch.stack([x.softmax(1) @ self.x_px, y.softmax(1) @ self.y_px], dim=1)

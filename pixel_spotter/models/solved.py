@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pixel_spotter.data.pixels import Batch, PixelDataModule
+from pixel_spotter.data.base import Batch, PointData
 from pixel_spotter.models.base import PointRegressor
 
 
@@ -13,7 +13,7 @@ class SolvedRegressor(PointRegressor):
     any other, after one epoch in which nothing more happens.
     """
 
-    def solve(self, data: PixelDataModule) -> None:
+    def solve(self, data: PointData) -> None:
         """Learn from the data's training samples: nothing, unless a model overrides it."""
 
     def configure_optimizers(self) -> None:

@@ -8,8 +8,8 @@ from sklearn.svm import SVR
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from pixel_spotter.coordinates import Size, to_px, to_unit
-from pixel_spotter.data.pixels import PixelDataModule
+from pixel_spotter.coordinates import Columns, Size, as_columns, as_xy, to_px, to_unit
+from pixel_spotter.data.base import PointData
 from pixel_spotter.errors import UserError
 from pixel_spotter.models.solved import SolvedRegressor
 
@@ -65,7 +65,7 @@ class SVMRegressor(SolvedRegressor):
         self.features = nn.Sequential(Blur(blur_px), nn.Flatten())
         self.head = KernelHead(self.size, kernel)
 
-    def solve(self, data: PixelDataModule) -> None:
+    def solve(self, data: PointData) -> None:
         """Solve both machines on the first epoch's samples.
 
         Raises:
@@ -80,8 +80,8 @@ class SVMRegressor(SolvedRegressor):
                 f"an SVM on {samples} samples takes {gib:.1f} GiB to solve, more than "
                 f"model.memory_gib={self.memory_gib:g}: choose fewer data.train_samples"
             )
-        image, xy_px = data.training_samples(self.device)
-        vectors = self.encode(image)
+        batch = data.batch("train", 0, torch.arange(samples, device=self.device))
+        vectors, xy_px = self.encode(batch.image), as_xy(batch.truth, "_true")
         self.head.set_scale(vectors)
         kernel = self.head.kernel(vectors.double(), vectors.double()).cpu().numpy()
         coefficients = torch.zeros(samples, 2)
@@ -122,7 +122,7 @@ class Blur(nn.Module):
 
 
 class KernelHead(nn.Module):
-    """Weighs the kernels between features (B, D) and support vectors (M, D) to xy_px (B, 2).
+    """Weighs the kernels between features (B, D) and support vectors (M, D) to ``x`` and ``y``.
 
     Args:
         size: height and width of the image, px.
@@ -155,12 +155,12 @@ class KernelHead(nn.Module):
         squared = a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * a @ b.T
         return (-self.gamma * squared.clamp(min=0)).exp()
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Return xy_px (B, 2)."""
+    def forward(self, features: Tensor) -> Columns:
+        """Return ``x`` and ``y``, px."""
         # Large coefficients of both signs cancel: float32 would lose what is left.
         kernel = self.kernel(features.double(), self.vectors.double())
         unit = kernel @ self.coefficients.double() + self.bias.double()
-        return to_px(unit, self.size).float()
+        return as_columns(to_px(unit, self.size).float())
 
 
 def _make_room(head: KernelHead, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:

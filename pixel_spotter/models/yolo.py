@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import box_convert, box_iou, complete_box_iou_loss, sigmoid_focal_loss
+from torchvision.ops import box_convert, complete_box_iou_loss, sigmoid_focal_loss
 
-from pixel_spotter.coordinates import Size, from_index
+from pixel_spotter.coordinates import Columns, as_xy
 from pixel_spotter.models.base import OptimizerFactory, PointRegressor, SchedulerFactory
+from pixel_spotter.models.heads import BestBox
 
 
 class YOLORegressor(PointRegressor):
@@ -35,8 +36,7 @@ class YOLORegressor(PointRegressor):
         ValueError: if an argument is out of its range.
     """
 
-    head: "BestBox"
-    extras = ("box_width_px", "box_height_px", "objectness")
+    head: BestBox
 
     def __init__(
         self,
@@ -61,74 +61,18 @@ class YOLORegressor(PointRegressor):
         self.head = BestBox(self.size, 2 ** len(channels), box_px)
         self.to(memory_format=torch.channels_last)
 
-    def training_loss(self, image: Tensor, xy_px: Tensor) -> Tensor:
+    def training_loss(self, image: Tensor, truth: Columns) -> Tensor:
         """Return the loss of the objectness and of the box in the cell that holds the point."""
-        cells = self.encode(image)
-        objectness, boxes = self.head.decode(cells)
+        cells, xy_px = self.encode(image), as_xy(truth, "_true")
+        objectness, boxes = self.head.boxes(cells)
         holds = self.head.cell_of(xy_px)
         found = boxes[torch.arange(len(boxes)), holds]
-        truth = torch.cat([xy_px, torch.full_like(xy_px, self.box_px)], dim=1)
+        box = torch.cat([xy_px, torch.full_like(xy_px, self.box_px)], dim=1)
         focal = sigmoid_focal_loss(objectness, F.one_hot(holds, objectness.shape[1]).float())
-        ciou = complete_box_iou_loss(corners(found), corners(truth), reduction="mean")
+        ciou = complete_box_iou_loss(corners(found), corners(box), reduction="mean")
         centre = F.mse_loss(found[:, :2] / self.head.stride, xy_px / self.head.stride)
         loss: Tensor = focal.sum(dim=1).mean() + ciou + centre
         return loss
-
-    def extra_estimates(self, features: Tensor) -> Tensor:
-        """Return the best box's width and height, px, and its objectness, 0 to 1: (B, 3)."""
-        objectness, box = self.head.best(features)
-        return torch.cat([box[:, 2:], objectness.sigmoid().unsqueeze(1)], dim=1)
-
-    def extra_figures(self, extra: Tensor, xy_pred: Tensor, xy_true: Tensor) -> dict[str, float]:
-        """Return ``box_iou``, the mean IoU of predicted and true boxes."""
-        boxes = torch.cat([xy_pred, extra[:, :2]], dim=1)
-        truth = torch.cat([xy_true, torch.full_like(xy_true, self.box_px)], dim=1)
-        return {"box_iou": box_iou(corners(boxes), corners(truth)).diagonal().mean().item()}
-
-
-class BestBox(nn.Module):
-    """Reads cells (B, 5, h, w) as boxes; answers with the centre of the best one, xy_px (B, 2).
-
-    A cell's five numbers are its objectness (a logit), the centre's offset in x and y from the
-    cell's own centre, in cells, and the logarithm of the box's width and height in ``box_px``.
-
-    Args:
-        size: height and width of the image, px.
-        stride: side of a cell, px.
-        box_px: side of a box whose logarithm is 0.
-    """
-
-    def __init__(self, size: Size, stride: int, box_px: float) -> None:
-        super().__init__()
-        self.stride = stride
-        self.box_px = box_px
-        self.cells = tuple(-(-side // stride) for side in size)
-        rows, columns = self.cells
-        index = from_index(torch.arange(rows * columns), (rows, columns))
-        self.centres: Tensor
-        self.register_buffer("centres", (index + 0.5) * stride - 0.5, persistent=False)
-
-    def decode(self, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """Return every cell's objectness (B, N) and box (x, y, width, height), px: (B, N, 4)."""
-        numbers = cells.flatten(2).mT
-        centre = self.centres + self.stride * numbers[..., 1:3]
-        side = self.box_px * numbers[..., 3:].clamp(-8, 8).exp()
-        return numbers[..., 0], torch.cat([centre, side], dim=2)
-
-    def cell_of(self, xy_px: Tensor) -> Tensor:
-        """Return which cell points (B, 2) lie in: (B,)."""
-        x, y = ((xy_px + 0.5) / self.stride).floor().long().unbind(1)
-        return y * self.cells[1] + x
-
-    def best(self, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the largest objectness (B,) and its box, px (B, 4)."""
-        objectness, boxes = self.decode(cells)
-        largest = objectness.max(dim=1)
-        return largest.values, boxes[torch.arange(len(boxes)), largest.indices]
-
-    def forward(self, cells: Tensor) -> Tensor:
-        """Return xy_px (B, 2)."""
-        return self.best(cells)[1][:, :2]
 
 
 def corners(boxes: Tensor) -> Tensor:

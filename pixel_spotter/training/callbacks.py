@@ -1,15 +1,20 @@
-"""What the Trainer does beside training: seeding, checkpoints, logs."""
+"""What the Trainer does beside training: seeding, time, stopping, and figures by epoch."""
 
+import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from pixel_spotter import runs
 from pixel_spotter.randomness import derive_seed
+
+log = logging.getLogger("pixel_spotter.epochs")
 
 
 class SeedEachEpoch(Callback):
@@ -30,50 +35,83 @@ class SeedEachEpoch(Callback):
 class StopEarly(EarlyStopping):
     """Stops a run without progress, and a continued one that had stopped already."""
 
+    @property
+    def patience_ran_out(self) -> bool:
+        """Tell whether the run was stopped."""
+        return self.wait_count >= self.patience
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Train no further if patience had run out before."""
         super().on_train_start(trainer, pl_module)
-        trainer.should_stop = self.wait_count >= self.patience
+        trainer.should_stop = self.patience_ran_out
 
 
-class KeptCheckpoint(ModelCheckpoint):
-    """One checkpoint file, replaced at the end of an epoch.
+class TimeLimit(Timer):
+    """Measures the time of training, over all commands that continued it, and limits this one's.
 
     Args:
-        path: the file.
-        monitor: the logged value whose smallest so far the file belongs to; without one, it is
-            replaced every epoch.
+        max_time: how long this command may train, ``DD:HH:MM:SS``; looked at after each epoch,
+            so that what is continued later has lost nothing.
     """
 
-    def __init__(self, path: Path, monitor: str | None = None) -> None:
-        super().__init__(
-            dirpath=path.parent,
-            filename=path.stem,
-            monitor=monitor,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        )
-        self.path = str(path.absolute())
-        # A model that is solved makes no step; step 0 counts as saved already otherwise.
-        self._last_global_step_saved = -1
+    def __init__(self, max_time: str | None = None) -> None:
+        super().__init__(max_time, interval="epoch")
+
+    @property
+    def ran_out(self) -> bool:
+        """Tell whether the time was up."""
+        left = self.time_remaining()
+        return left is not None and left <= 0
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the best so far, wherever the run folder has been moved to meanwhile."""
-        score = state_dict["best_model_score"]
-        moved = {
-            "dirpath": self.dirpath,
-            "best_model_path": self.path,
-            "kth_best_model_path": self.path,
-            "best_k_models": {} if score is None else {self.path: score},
-        }
-        super().load_state_dict({**state_dict, **moved})
+        """Take over the time of earlier commands, beside which this one has its own."""
+        super().load_state_dict(state_dict)
+        if self._duration is not None:
+            self._duration += self._offset
+
+
+class EpochTable(Callback):
+    """Keeps what the Trainer logs of each epoch in ``epochs.csv``, and says it in the log.
+
+    Args:
+        run_dir: the run folder.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Go on after the epochs that a continued run's checkpoint has seen."""
+        before = runs.read_epochs(self.run_dir)
+        before = before[before["epoch"] < trainer.current_epoch]
+        self.rows = before.to_dict("records")
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note the time."""
+        self.start_s = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Add a row."""
+        figures = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        seconds = round(time.monotonic() - self.start_s, 3)
+        self.rows.append({"epoch": trainer.current_epoch, **figures, "seconds": seconds})
+        if trainer.is_global_zero:
+            runs.write_epochs(self.run_dir, self.rows)
+        shown = ("train/loss", "val/mean_error_px", "val/hit_rate", "lr")
+        words = ", ".join(f"{name} {figures[name]:.5g}" for name in shown if name in figures)
+        log.info("epoch %d of %s: %s", trainer.current_epoch + 1, trainer.max_epochs, words)
 
 
 class EpochLogger(TensorBoardLogger):
-    """Writes TensorBoard files straight into a run folder, with epochs on the horizontal axis."""
+    """Writes TensorBoard files straight into a run folder, with epochs on the horizontal axis.
 
-    def __init__(self, run_dir: Path) -> None:
-        super().__init__(run_dir, name="", version="", default_hp_metric=False)
+    Args:
+        save_dir: the run folder.
+    """
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__(save_dir, name="", version="", default_hp_metric=False)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write what the Trainer logs, at its epoch instead of its step."""

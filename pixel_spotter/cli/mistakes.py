@@ -1,0 +1,190 @@
+"""What a user can get wrong, in one line."""
+
+import difflib
+import re
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+import hydra
+import torch
+from hydra.errors import HydraException, InstantiationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from typeguard import TypeCheckError, check_type
+
+from pixel_spotter.cli.help import CONF_DIR
+from pixel_spotter.errors import UserError
+
+_TRAINER = (
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+    "accumulate_grad_batches",
+    "min_epochs",
+    "num_nodes",
+    "benchmark",
+    "detect_anomaly",
+    "sync_batchnorm",
+)
+"""Arguments of the Trainer that may be given beside those in ``conf/trainer/``.
+
+The others would be overruled, or leave nothing to measure (``limit_val_batches=0``).
+"""
+
+
+def user_message(error: BaseException) -> str | None:
+    """Return the line that tells a user what to put right, or None if the error is a bug."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return "the device is out of memory; try a smaller batch size"
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return "there is not enough memory; try fewer samples, or a smaller batch or image"
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} is missing: add {error.full_key}=..."
+    if type(error).__name__ in ("TerminatedWorkerError", "BrokenProcessPool"):
+        return (
+            "a process of the grid was killed, maybe for lack of memory: the same command "
+            "continues; hydra.launcher.n_jobs=1 takes less"
+        )
+    if isinstance(error, InstantiationException):
+        return None
+    if isinstance(error, UserError | HydraException | OmegaConfBaseException):
+        return one_line(error)
+    cause: BaseException | None = error
+    while cause is not None:  # what failed to be written is often wrapped in something else
+        if isinstance(cause, OSError):
+            where = f"{cause.filename}: " if cause.filename else ""
+            return f"{where}{cause.strerror or cause}"
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def one_line(error: BaseException) -> str:
+    """Fold a message of several lines, and the cause that Hydra leaves out, into one."""
+    text = str(error)
+    if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
+        text = f"{text}\n{str(error.__cause__).splitlines()[0]}"
+    text = text.partition("Config search path:")[0]
+    lines = [line.strip() for line in text.splitlines()]
+    kept = [line for line in lines if line and not line.startswith(("full_key:", "object_type="))]
+    return " ".join(kept)
+
+
+def unknown_setting(error: BaseException, command: str) -> str | None:
+    """Return the line for a setting that Hydra does not know, or knows already."""
+    if not isinstance(error, HydraException):
+        return None
+    if found := re.match(r"Could not override '([^']+)'", str(error)):
+        return _no_setting(found[1], command)
+    if found := re.match(
+        r"Could not append to config. An item is already at '([^']+)'", str(error)
+    ):
+        return f"{found[1]} is a setting already: leave out the + before it"
+    return None
+
+
+def refuse_unknown_settings(cfg: DictConfig, command: str) -> DictConfig:
+    """Return a command's config, having made sure that it will use all of it.
+
+    Raises:
+        UserError: naming a setting that it would not, and the nearest that it would.
+    """
+    primary = OmegaConf.load(CONF_DIR / f"{command}.yaml")
+    groups = [str(name) for one in primary.get("defaults", []) if one != "_self_" for name in one]
+    known = {*map(str, primary), *(group.rpartition(" ")[2].strip("/") for group in groups)}
+    written = OmegaConf.to_yaml(cfg)
+    for key in map(str, cfg):
+        if key not in known and not re.search(rf"\${{{re.escape(key)}[.}}]", written):
+            raise UserError(_no_setting(key, command))
+    if "trainer" in cfg:
+        trainer = {*map(str, OmegaConf.load(CONF_DIR / "trainer/auto.yaml")), *_TRAINER}
+        for key in map(str, cfg.trainer):
+            if key not in trainer:
+                raise UserError(_no_setting(f"trainer.{key}", command))
+    return cfg
+
+
+def _no_setting(key: str, command: str) -> str:
+    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = hydra.compose(command)
+    groups = {folder.name for folder in CONF_DIR.iterdir() if folder.is_dir()}
+    settings = {*_keys(OmegaConf.to_container(cfg)), *(f"trainer.{name}" for name in _TRAINER)}
+    word = key.rpartition(".")[2]
+    same_word = [name for name in settings if name.rpartition(".")[2] == word]
+    near = (
+        sorted(same_word, key=lambda name: name.count("."))
+        or difflib.get_close_matches(key, [*groups, *settings], 1)
+        or [
+            name
+            for match in difflib.get_close_matches(
+                word, sorted({name.rpartition(".")[2] for name in settings}), 1
+            )
+            for name in sorted(settings)
+            if name.rpartition(".")[2] == match
+        ]
+    )
+    if not near:
+        return f"there is no setting {key}; pixel-spotter {command} --help lists them"
+    return f"there is no setting {key}; did you mean {near[0]}{'=?' if near[0] in groups else '?'}"
+
+
+def _keys(container: Any, prefix: str = "") -> Iterable[str]:
+    for key, value in container.items():
+        if isinstance(value, dict):
+            yield from _keys(value, f"{prefix}{key}.")
+        elif not str(key).startswith("_"):
+            yield f"{prefix}{key}"
+
+
+def instantiate(config: DictConfig, key: str, **arguments: Any) -> Any:
+    """Make what a config describes, from plain values.
+
+    Args:
+        config: a class and its constructor's arguments.
+        key: where it stands in the config, for messages.
+        arguments: further arguments.
+
+    Raises:
+        UserError: if the arguments are not what the constructor takes.
+    """
+    check_types(config, key)
+    try:
+        return hydra.utils.instantiate(config, _convert_="all", **arguments)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from error
+        if cause is None or isinstance(
+            cause, (ValueError, TypeError, MisconfigurationException, ImportError)
+        ):
+            prefix = f"{key}: " if type(cause) is TypeError else ""
+            raise UserError(prefix + one_line(cause or error)) from error
+        raise
+
+
+def check_types(config: DictConfig, key: str) -> None:
+    """Hold a config's values against the types of the arguments that they are for.
+
+    Args:
+        config: a class and its constructor's arguments.
+        key: where it stands in the config.
+
+    Raises:
+        UserError: naming the value that does not fit.
+    """
+    try:
+        made = hydra.utils.get_object(config._target_)
+        hints = typing.get_type_hints(made.__init__ if isinstance(made, type) else made)
+    except Exception:  # a class that is not there or whose hints cannot be read: not ours to say
+        return
+    for name, value in OmegaConf.to_container(config, resolve=True).items():  # type: ignore[union-attr]
+        if name not in hints or isinstance(value, dict):
+            continue
+        try:
+            check_type(value, hints[name])
+        except TypeCheckError:
+            kind = getattr(hints[name], "__name__", None) if isinstance(hints[name], type) else None
+            words = (kind or str(hints[name])).replace("collections.abc.", "").replace("torch.", "")
+            raise UserError(f"{key}.{name} must be {words}, got {value!r}") from None
+        except Exception:  # hints beyond what can be checked
+            continue

@@ -1,0 +1,132 @@
+"""Sample numbers in, batches of rendered images out: what all data share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import lightning as L
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from pixel_spotter.coordinates import Columns, Size
+from pixel_spotter.data.samplers import Batches
+from pixel_spotter.randomness import generator
+
+
+class Batch(NamedTuple):
+    """Images, what is true of them, and which samples they are.
+
+    Args:
+        image: (B, 1, H, W), float32.
+        truth: the columns ``x_true, y_true`` and what else is known, (B,) each, float32.
+        samples: their numbers in the epoch, (B,), int64.
+    """
+
+    image: Tensor
+    truth: Columns
+    samples: Tensor
+
+
+class PointData(L.LightningDataModule, ABC):
+    """Images with a point in each, made a batch at a time on the device that trains.
+
+    Loaders hand out sample numbers only. Sample i of epoch e of a split follows from (seed, split,
+    e, i) alone: batch size, workers, devices and resuming change nothing about it.
+
+    A subclass sets ``counts`` and ``train_samples``, and says what is true of samples and what
+    their images look like; it saves its constructor's arguments with ``save_hyperparameters``, so
+    that checkpoints name them.
+
+    Args:
+        size: height and width of the images, px.
+        batch_size: images in a batch, on each device.
+        num_workers: processes that hand out batches; 0 is fastest, as there is nothing to read.
+        seed: what the samples follow from.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+    """
+
+    counts: dict[str, int]
+    """How many samples an epoch of ``train``, ``val`` and ``test`` has."""
+    train_samples: int
+    """How many samples there are to train on, over all epochs."""
+
+    def __init__(self, size: Size, batch_size: int, num_workers: int, seed: int) -> None:
+        super().__init__()
+        require_whole("batch_size", batch_size, 1)
+        require_whole("num_workers", num_workers, 0)
+        require_whole("seed", seed, 0)
+        self.size = size
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+
+    @abstractmethod
+    def truth(self, split: str, epoch: int, samples: Tensor) -> Columns:
+        """Return what is true of samples (B,): ``x_true`` and ``y_true``, px, at least."""
+
+    @abstractmethod
+    def render(self, truth: Columns, split: str, epoch: int, samples: Tensor) -> Tensor:
+        """Return the samples' images (B, 1, H, W), noise included."""
+
+    @abstractmethod
+    def seen_in_training(self, trained_on: "Sequence[PointData]") -> float:
+        """Return which fraction of the test samples are among those that were trained on."""
+
+    def batch(self, split: str, epoch: int, samples: Tensor) -> Batch:
+        """Return samples (B,) as models see them, on the device of the numbers."""
+        truth = self.truth(split, epoch, samples)
+        return Batch(self.render(truth, split, epoch, samples), truth, samples)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return the loader of an epoch's training samples."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Return the loader of the validation samples, each once."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Return the loader of the test samples, each once."""
+        return self._loader("test")
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> Batch:
+        """Make the batch's images where its sample numbers have arrived."""
+        split = batch["split"]
+        epoch = self.trainer.current_epoch if self.trainer and split == "train" else 0
+        return self.batch(split, epoch, batch["samples"])
+
+    def _loader(self, split: str) -> DataLoader[Any]:
+        trainer = self.trainer
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return DataLoader(
+            _Numbers(split),  # type: ignore[arg-type]
+            sampler=Batches(
+                self.counts[split], self.batch_size, rank, world_size, equal=split == "train"
+            ),
+            batch_size=None,  # the sampler's whole batch of numbers at once
+            num_workers=self.num_workers,
+            # Without one of its own, a loader draws from the global stream, which dropout needs.
+            generator=generator(self.seed, "loader"),
+        )
+
+
+class _Numbers:
+    """Gives sample numbers back, with the split they are of."""
+
+    def __init__(self, split: str) -> None:
+        self.split = split
+
+    def __getitem__(self, samples: Tensor) -> dict[str, Any]:
+        return {"split": self.split, "samples": samples}
+
+
+def require_whole(name: str, value: Any, least: int) -> None:
+    """Refuse what is no whole number of at least ``least``.
+
+    Raises:
+        ValueError: naming ``data.NAME``.
+    """
+    if type(value) is not int or value < least:
+        raise ValueError(f"data.{name} must be a whole number of at least {least}, got {value!r}")

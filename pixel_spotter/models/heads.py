@@ -1,0 +1,175 @@
+"""What turns features into columns, shared by models."""
+
+import torch
+from torch import Tensor, nn
+
+from pixel_spotter.coordinates import (
+    Columns,
+    Size,
+    all_positions,
+    as_columns,
+    from_index,
+    pixel_of,
+    to_px,
+)
+
+
+class LinearHead(nn.Module):
+    """One linear layer from features (B, in_features) to ``x`` and ``y``.
+
+    Args:
+        in_features: width of the features.
+        size: height and width of the image, px.
+        scale_output: whether the layer answers in unit coordinates, which are then scaled to px,
+            or in px directly: its outputs and gradients are then tens of times larger than what
+            a freshly initialized network is made for.
+    """
+
+    def __init__(self, in_features: int, size: Size, scale_output: bool = True) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_features, 2)
+        self.size = size
+        self.scale_output = scale_output
+
+    def forward(self, features: Tensor) -> Columns:
+        """Return ``x`` and ``y``, px."""
+        output = self.linear(features)
+        return as_columns(to_px(output, self.size) if self.scale_output else output)
+
+
+class SoftArgmax(nn.Module):
+    """Turns maps of logits into the ``x`` and ``y`` that their softmax expects.
+
+    Args:
+        size: height and width of the image, px.
+        margin: by how much the maps, (B, 1, H + 2 margin, W + 2 margin), are wider on each side.
+    """
+
+    def __init__(self, size: Size, margin: int = 0) -> None:
+        super().__init__()
+        height, width = (side + 2 * margin for side in size)
+        positions = all_positions((height, width)).float() - margin
+        self.positions: Tensor
+        self.register_buffer("positions", positions, persistent=False)
+
+    def forward(self, maps: Tensor) -> Columns:
+        """Return ``x`` and ``y``, px."""
+        return as_columns(maps.flatten(1).softmax(dim=1) @ self.positions)
+
+
+class PoolHead(nn.Module):
+    """Makes two maps and pools them to unit coordinates, scaled to ``x`` and ``y``.
+
+    Args:
+        last: the convolution to the two maps: their values are coordinates already.
+        size: height and width of the image, px.
+        pooling: ``max`` or ``mean``.
+    """
+
+    def __init__(self, last: nn.Module, size: Size, pooling: str) -> None:
+        super().__init__()
+        self.last = last
+        self.size = size
+        self.pooling = pooling
+
+    def forward(self, features: Tensor) -> Columns:
+        """Return ``x`` and ``y``, px."""
+        values = self.last(features).flatten(2)
+        # amax, as AdaptiveMaxPool2d has no deterministic gradient on a GPU
+        unit = values.amax(-1) if self.pooling == "max" else values.mean(-1)
+        return as_columns(to_px(unit, self.size))
+
+
+class AxisBins(nn.Module):
+    """Classifies features (B, in_features) into bins along x and y, and expects ``x`` and ``y``.
+
+    Args:
+        in_features: width of the features.
+        size: height and width of the image, px.
+        bins_per_px: bins per pixel.
+        margin_px: how far the bins go on beyond the image's edges.
+    """
+
+    def __init__(
+        self, in_features: int, size: Size, bins_per_px: int, margin_px: float = 0.0
+    ) -> None:
+        super().__init__()
+        height, width = size
+        self.x_px: Tensor
+        self.y_px: Tensor
+        for name, side in (("x_px", width), ("y_px", height)):
+            outside = round(margin_px * bins_per_px)
+            index = torch.arange(-outside, side * bins_per_px + outside)
+            centres = (index + 0.5) / bins_per_px - 0.5
+            self.register_buffer(name, centres, persistent=False)
+        self.linear = nn.Linear(in_features, len(self.x_px) + len(self.y_px))
+
+    def logits(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits of the bins along x (B, X) and y (B, Y)."""
+        x, y = self.linear(features).split([len(self.x_px), len(self.y_px)], dim=1)
+        return x, y
+
+    def forward(self, features: Tensor) -> Columns:
+        """Return ``x`` and ``y``, px."""
+        x, y = self.logits(features)
+        return {"x": x.softmax(1) @ self.x_px, "y": y.softmax(1) @ self.y_px}
+
+
+class BestBox(nn.Module):
+    """Reads cells (B, 5, h, w) as boxes; answers with the best one's centre, sides and objectness.
+
+    A cell's five numbers are its objectness (a logit), the centre's offset in x and y from the
+    cell's own centre, in cells, and the logarithm of the box's width and height in ``box_px``.
+
+    Args:
+        size: height and width of the image, px.
+        stride: side of a cell, px.
+        box_px: side of a box whose logarithm is 0.
+    """
+
+    def __init__(self, size: Size, stride: int, box_px: float) -> None:
+        super().__init__()
+        self.size = size
+        self.stride = stride
+        self.box_px = box_px
+        self.cells = tuple(-(-side // stride) for side in size)
+        rows, columns = self.cells
+        index = from_index(torch.arange(rows * columns), (rows, columns))
+        self.centres: Tensor
+        self.register_buffer("centres", (index + 0.5) * stride - 0.5, persistent=False)
+
+    def boxes(self, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """Return every cell's objectness (B, N) and box (x, y, width, height), px: (B, N, 4)."""
+        numbers = cells.flatten(2).mT
+        centre = self.centres + self.stride * numbers[..., 1:3]
+        side = self.box_px * numbers[..., 3:].clamp(-8, 8).exp()
+        return numbers[..., 0], torch.cat([centre, side], dim=2)
+
+    def cell_of(self, xy_px: Tensor) -> Tensor:
+        """Return which cell points (B, 2) lie in: (B,)."""
+        x, y = (pixel_of(xy_px, self.size) // self.stride).unbind(1)
+        return y * self.cells[1] + x
+
+    def forward(self, cells: Tensor) -> Columns:
+        """Return ``x, y, box_width_px, box_height_px``, px, and ``objectness``, 0 to 1."""
+        objectness, boxes = self.boxes(cells)
+        largest = objectness.max(dim=1)
+        best = boxes[torch.arange(len(boxes)), largest.indices]
+        names = ("x", "y", "box_width_px", "box_height_px")
+        return {
+            **dict(zip(names, best.unbind(1), strict=True)),
+            "objectness": largest.values.sigmoid(),
+        }
+
+
+class Mean(nn.Module):
+    """Averages members' xy_px (B, K, 2); ``spread_px`` tells how far they are from their mean.
+
+    The spread is the root mean square distance, px.
+    """
+
+    def forward(self, xy_px: Tensor) -> Columns:
+        """Return ``x, y, spread_px``, px."""
+        mean = xy_px.mean(dim=1)
+        spread = (xy_px - mean[:, None]).square().sum(dim=-1).mean(dim=1).sqrt()
+        return {**as_columns(mean), "spread_px": spread}

@@ -1,0 +1,112 @@
+"""From a checkpoint back to its model: only what is trusted is built, and no code runs from it."""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pixel_spotter.data.base import PointData
+from pixel_spotter.errors import UserError
+from pixel_spotter.files import read_tensors
+from pixel_spotter.models.base import PointRegressor
+
+_OURS = ("pixel_spotter.models", "pixel_spotter.data")
+_PIXELS = "pixel_spotter.data.pixels.PixelDataModule"
+"""The data of version 0.1, whose checkpoints name none."""
+
+_ESTIMATORS_OF_0_1 = {
+    "pixel_spotter.models.argmax.ArgmaxRegressor": "argmax",
+    "pixel_spotter.models.centroid.CentroidRegressor": "centroid",
+}
+
+
+def load_model(path: str | Path, trust: Sequence[str] = ()) -> tuple[PointRegressor, PointData]:
+    """Rebuild the model of a checkpoint, in eval mode, and the data it was trained on.
+
+    Args:
+        path: the file.
+        trust: modules of one's own, or packages of them, whose classes may be built: importing
+            them runs their code. What Pixel Spotter holds is always trusted.
+
+    Raises:
+        UserError: if the file cannot be read or is not one of Pixel Spotter's checkpoints.
+    """
+    path = Path(path).expanduser()
+    checkpoint = read_tensors(path)
+    if not isinstance(checkpoint.get("model_class"), str):
+        raise UserError(f"{path} is not a checkpoint of Pixel Spotter")
+    try:
+        model = rebuild_model(checkpoint["model_class"], checkpoint["hyper_parameters"], trust)
+        model.load_state_dict(checkpoint["state_dict"])
+        model.name = str(checkpoint.get("model_name", model.name))
+        model.trained_before += [
+            rebuild_data(before["data_class"], before["hyper_parameters"], trust)
+            for before in checkpoint.get("trained_before", [])
+        ]
+        data = rebuild_data(
+            checkpoint.get("data_class", _PIXELS), checkpoint["datamodule_hyper_parameters"], trust
+        )
+    except UserError as error:
+        raise UserError(f"{path} {error}") from error
+    except Exception as error:  # a checkpoint can hold any values
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{path} does not fit its model: {lines[0]}") from error
+    return model.eval(), data
+
+
+def rebuild_model(
+    name: str, hparams: Mapping[str, Any], trust: Sequence[str] = ()
+) -> PointRegressor:
+    """Rebuild a model, without its weights, from its class's full name and its arguments.
+
+    Raises:
+        UserError: if the class is not trusted, not there or no model; says what is wrong with the
+            checkpoint that asks for it.
+    """
+    if name in _ESTIMATORS_OF_0_1:
+        hparams = {**hparams, "estimator": _ESTIMATORS_OF_0_1[name]}
+        name = "pixel_spotter.models.closed_form.ClosedForm"
+    model: PointRegressor = _find(name, PointRegressor, trust).rebuild(hparams, trust)
+    return model
+
+
+def rebuild_data(name: str, hparams: Mapping[str, Any], trust: Sequence[str] = ()) -> PointData:
+    """Rebuild data from their class's full name and their arguments.
+
+    Raises:
+        UserError: as `rebuild_model`.
+    """
+    data: PointData = _find(name, PointData, trust)(**hparams)
+    return data
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict.
+
+    Raises:
+        UserError: as `files.read_tensors`, or if the file holds something else than named tensors.
+    """
+    state = read_tensors(path)
+    named = all(isinstance(name, str) for name in state)
+    if not named or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path} is not a state dict: it holds more than named tensors")
+    return state
+
+
+def _find(name: str, kind: type, trust: Sequence[str]) -> Any:
+    module, _, attribute = name.rpartition(".")
+    trust = (trust,) if isinstance(trust, str) else trust
+    if not any(f"{module}.".startswith(f"{one}.") for one in (*_OURS, *trust)):
+        raise UserError(
+            f"was refused: it asks for {name}, which is not Pixel Spotter's; if you trust it, "
+            f"add trust={module}"
+        )
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"needs {name}, which is not there ({error})") from error
+    if not (isinstance(found, type) and issubclass(found, kind)):
+        raise UserError(f"was refused: {name} is no {kind.__name__}")
+    return found

@@ -1,0 +1,89 @@
+"""What a tested model has shown: figures, predictions, and pictures. Train and evaluate share it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from pixel_spotter import runs
+from pixel_spotter.data.base import PointData
+from pixel_spotter.metrics import errors_px
+from pixel_spotter.models.base import PointRegressor
+from pixel_spotter.reporting.figures.drawing import as_tensor, save
+from pixel_spotter.reporting.figures.run import run_pictures
+
+_WORST = 8
+"""So many of the worst predictions are kept with their images."""
+
+_SHOWN = 12
+"""So many predictions are drawn over their images."""
+
+
+def measure(
+    trainer: L.Trainer,
+    model: PointRegressor,
+    data: PointData,
+    trained_on: Sequence[PointData],
+    run_dir: Path,
+    checkpoint: Path | None = None,
+) -> dict[str, Any]:
+    """Test a model, and keep its predictions and pictures in a run folder.
+
+    Args:
+        trainer: what tests it.
+        model: to be tested.
+        data: on which to test it.
+        trained_on: what it has been trained on.
+        run_dir: where ``predictions.csv``, ``worst.npz`` and the pictures go.
+        checkpoint: the weights to test; None tests the model as it is.
+
+    Returns:
+        What ``metrics.json`` says of any tested model.
+    """
+    trainer.test(model, data, ckpt_path=checkpoint, verbose=False)
+    columns = model.predictions["test"].compute()
+    if trainer.is_global_zero:
+        runs.write_predictions(run_dir, columns)
+        worst = errors_px(columns).argsort(descending=True)[:_WORST]
+        runs.write_worst(
+            run_dir,
+            {name: column[worst] for name, column in columns.items()},
+            data.batch("test", 0, columns["sample"][worst]).image[:, 0],
+        )
+        shown = torch.linspace(0, len(columns["x"]) - 1, _SHOWN).long().unique()
+        images = data.batch("test", 0, columns["sample"][shown]).image[:, 0]
+        title = f"{model.name}, {data.hparams['split']} split"
+        for name, figure in run_pictures(columns, data.size, images, shown, title).items():
+            save(figure, run_dir / f"{name}.png")
+            if isinstance(trainer.logger, TensorBoardLogger):
+                writer = trainer.logger.experiment
+                writer.add_image(f"test/{name}", as_tensor(figure), trainer.current_epoch)
+    return {
+        **{f"test/{name}": value for name, value in model.figures["test"].items()},
+        "test/seen_in_training": data.seen_in_training(trained_on),
+        "model": model.name,
+        "split": data.hparams["split"],
+        "image_size": list(data.size),
+        "seed": data.seed,
+        "parameters": model.count_parameters(),
+        "precision": trainer.precision,
+        **runs.where_it_ran(trainer.strategy.root_device),
+    }
+
+
+def print_figures(metrics: dict[str, Any]) -> None:
+    """Print the figures of the test positions, and whether training had seen them."""
+    seen = metrics["test/seen_in_training"]
+    which = f"{seen:.0%} of them seen in training" if seen else "none of them seen in training"
+    print(f"\n{metrics['model']} on {metrics['test/count']} test positions, {which}")
+    for title, key, unit in (
+        ("mean error", "mean_error_px", "px"),
+        ("median error", "median_error_px", "px"),
+        ("95% within", "p95_error_px", "px"),
+        ("worst error", "max_error_px", "px"),
+    ):
+        print(f"  {title:13}{metrics[f'test/{key}']:9.3f} {unit}")
+    print(f"  {'exact hits':13}{metrics['test/hit_rate']:9.1%}\n")
