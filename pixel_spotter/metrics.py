@@ -5,7 +5,6 @@ To add a figure, add its entry to `FIGURES`: every log, file, table and page the
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -84,6 +83,10 @@ def _hits(columns: Columns) -> Tensor:
     return (pixel_of(as_xy(columns)) == pixel_of(as_xy(columns, "_true"))).all(dim=1)
 
 
+def _within_1px(columns: Columns) -> Tensor:
+    return (errors_px(columns) <= 1).double().mean()
+
+
 def _box_iou(columns: Columns) -> Tensor:
     """Return the mean IoU of predicted boxes and the true pixels, whose sides are 1 px."""
     distance = _differences(columns).abs()
@@ -117,7 +120,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure("mse_px2", "mse", "px²", pixels, _XY, lambda c: _differences(c).square().mean()),
     Figure("rmse_px", "rmse", "px", pixels, _XY, lambda c: _differences(c).square().mean().sqrt()),
     Figure("hit_rate", "exact hits", "", share, _XY, lambda c: _hits(c).double().mean()),
-    Figure("within_1px", "within 1 px", "", share, _XY, lambda c: (errors_px(c) <= 1).double().mean()),
+    Figure("within_1px", "within 1 px", "", share, _XY, _within_1px),
     Figure("bias_x_px", "bias x", "px", plain, _XY, lambda c: _differences(c)[:, 0].mean()),
     Figure("bias_y_px", "bias y", "px", plain, _XY, lambda c: _differences(c)[:, 1].mean()),
     Figure("box_iou", "box IoU", "", plain, _BOX, _box_iou),
@@ -179,8 +182,13 @@ class Predictions(Metric):
         self.rows.append(torch.stack([*columns.values()], dim=1).detach().float())
         self.samples.append(samples)
 
-    def compute(self) -> dict[str, Any]:
-        """Return all that was collected so far, on the CPU, and which ``sample`` each row is."""
+    def compute(self) -> tuple[Tensor, Tensor]:
+        """Return the numbers of all samples so far, (N,), and their rows, on the CPU."""
         samples, order = dim_zero_cat(self.samples).cpu().sort()
-        rows = dim_zero_cat(self.rows).cpu()[order]
-        return {"sample": samples, **dict(zip(self.names, rows.T.contiguous(), strict=True))}
+        return samples, dim_zero_cat(self.rows).cpu()[order]
+
+    def columns(self) -> Columns:
+        """Return all that was collected so far, on the CPU, and which ``sample`` each row is."""
+        samples, rows = self.compute()
+        columns = dict(zip(self.names, rows.T.contiguous(), strict=True))
+        return {"sample": samples.reshape(-1), **columns}  # of one sample, it comes without a shape

@@ -136,7 +136,7 @@ def read_predictions(run_dir: Path) -> Columns:
 def write_worst(run_dir: Path, columns: Columns, images: Tensor) -> None:
     """Keep the images (K, H, W) of the worst predictions, and their columns, (K,) each."""
     with atomic_write(run_dir / WORST) as temporary:
-        arrays = {name: column.numpy() for name, column in columns.items()}
+        arrays: dict[str, Any] = {name: column.numpy() for name, column in columns.items()}
         np.savez_compressed(temporary, image=images.numpy(), **arrays)
 
 

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import re
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,11 +15,11 @@ from hydra.types import RunMode
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from pixel_spotter import runs
 from pixel_spotter.cli.grid import run_cell
-from pixel_spotter.cli.mistakes import instantiate
+from pixel_spotter.cli.mistakes import check_types, instantiate
 from pixel_spotter.cli.start import claim, run_command
 from pixel_spotter.data.base import PointData
 from pixel_spotter.errors import UserError
@@ -56,7 +57,8 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
             or another process has it.
     """
     check(cfg)
-    with runs.owned(run_dir) if rank_zero_only.rank == 0 else nullcontext():
+    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    with runs.owned(run_dir) if first else nullcontext():
         claim(run_dir, cfg)
         if runs.is_finished(run_dir):
             metrics = runs.read_metrics(run_dir)
@@ -78,8 +80,10 @@ def _train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
         callbacks.append(instantiate(cfg.early_stopping, "early_stopping", monitor=MONITORED))
     best, last = run_dir / runs.BEST, run_dir / runs.LAST
     trainer: L.Trainer = instantiate(
-        OmegaConf.merge(cfg.trainer, {"max_time": None, "enable_progress_bar": watched}),
+        cfg.trainer,
         "trainer",
+        max_time=None,  # the callback's to keep
+        enable_progress_bar=watched,
         # last is written after best, and so knows of it
         callbacks=[*callbacks, KeptCheckpoint(best, MONITORED), KeptCheckpoint(last)],
         logger=instantiate(cfg.logger, "logger", save_dir=str(run_dir)),
@@ -115,6 +119,8 @@ def _train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
 
 def make(cfg: DictConfig, model_name: str) -> tuple[PointData, PointRegressor]:
     """Make a run's data and model."""
+    check_types(cfg.optim, "optim")
+    check_types(cfg.scheduler, "scheduler")
     data: PointData = instantiate(cfg.data, "data")
     model: PointRegressor = instantiate(cfg.model, "model")
     model.name = model_name
@@ -128,8 +134,9 @@ def dry_run(cfg: DictConfig, model_name: str) -> None:
     check(cfg)
     data, model = make(cfg, model_name)
     trainer: L.Trainer = instantiate(
-        OmegaConf.merge(cfg.trainer, {"max_time": None}),
+        cfg.trainer,
         "trainer",
+        max_time=None,
         logger=False,
         enable_checkpointing=False,
         use_distributed_sampler=False,
@@ -153,6 +160,9 @@ def check(cfg: DictConfig) -> None:
     ):
         if type(value) is not int or not least <= value < 2**32:
             raise UserError(f"{key} must be a whole number of at least {least}, got {value!r}")
+    time = cfg.trainer.max_time
+    if time is not None and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", str(time)):
+        raise UserError(f"trainer.max_time must be DD:HH:MM:SS, got {time!r}")
     precision = str(cfg.trainer.precision)
     if precision not in ("32", "32-true", "16-mixed", "bf16-mixed"):
         raise UserError(
@@ -200,9 +210,8 @@ def why_it_ended(trainer: L.Trainer) -> str:
         isinstance(callback, TimeLimit) and callback.ran_out
         for callback in trainer.callbacks  # type: ignore[attr-defined]
     )
-    return (
-        "max_time" if out_of_time and trainer.current_epoch < trainer.max_epochs else "max_epochs"
-    )
+    unfinished = trainer.current_epoch < (trainer.max_epochs or 0)
+    return "max_time" if out_of_time and unfinished else "max_epochs"
 
 
 def log_settings(trainer: L.Trainer, cfg: DictConfig, metrics: dict[str, Any]) -> None:
@@ -232,7 +241,7 @@ def run(cfg: DictConfig) -> float | None:
     if hydra_cfg.mode == RunMode.RUN:
         metrics = train(cfg, run_dir, model_name)
         print_run(run_dir, metrics, cfg)
-        return metrics[MONITORED]
+        return float(metrics[MONITORED])
     cell = run_cell(run_dir, lambda: train(cfg, run_dir, model_name))
     return math.inf if cell is None else cell[MONITORED]
 

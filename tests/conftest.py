@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from torchvision.models import resnet18
 
 from pixel_spotter.cli.help import CONF_DIR
+from pixel_spotter.coordinates import Columns, as_columns
 from pixel_spotter.data.pixels import PixelDataModule
 from pixel_spotter.models.base import PointRegressor, class_name
 from pixel_spotter.models.cnn import CNNRegressor
@@ -65,6 +66,11 @@ def figures(metrics: dict[str, Any]) -> dict[str, Any]:
         for key, value in metrics.items()
         if key.startswith(("val/", "test/")) or key in ("epochs", "parameters", "lr", "seed")
     }
+
+
+def predicted(xy_px: torch.Tensor, true_px: torch.Tensor, **more: torch.Tensor) -> Columns:
+    """Name predictions (N, 2) and truths (N, 2), and what else there is of them."""
+    return {**as_columns(xy_px), "x_true": true_px[:, 0], "y_true": true_px[:, 1], **more}
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -3,7 +3,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixel_spotter.coordinates import all_positions, as_size, to_px, to_unit
+from pixel_spotter.coordinates import (
+    all_positions,
+    as_columns,
+    as_size,
+    as_xy,
+    from_index,
+    pixel_of,
+    sides_px,
+    to_px,
+    to_unit,
+)
 
 SIZES = st.tuples(st.integers(1, 300), st.integers(1, 300))
 
@@ -87,3 +97,47 @@ def test_as_size(image_size: int | list[int], size: tuple[int, int]) -> None:
 def test_what_is_no_size(image_size: object) -> None:
     with pytest.raises(ValueError, match="image_size"):
         as_size(image_size)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("xy_px", "pixel"),
+    [
+        ((0.49, 0.51), (0, 1)),
+        ((-0.3, 1.4), (0, 1)),
+        ((-0.5, 0.5), (0, 1)),
+        ((2.49, 1.49), (2, 1)),
+        # outside, and on the far edges: the nearest pixel
+        ((-0.51, -7.0), (0, 0)),
+        ((2.5, 1.5), (2, 1)),
+        ((99.0, 0.0), (2, 0)),
+    ],
+)
+def test_the_pixel_of_a_point_in_a_3x2_image(
+    xy_px: tuple[float, float], pixel: tuple[int, int]
+) -> None:
+    found = pixel_of(torch.tensor([xy_px]), (2, 3))
+    assert found.dtype == torch.int64
+    assert found.tolist() == [[*pixel]]
+
+
+def test_the_pixel_of_a_point_in_no_image_in_particular() -> None:
+    points = torch.tensor([[-0.51, 15.5], [-0.5, 15.49]])
+    assert pixel_of(points).tolist() == [[-1, 16], [0, 15]]
+
+
+def test_columns_and_coordinates() -> None:
+    xy = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    columns = as_columns(xy)
+    assert {name: column.tolist() for name, column in columns.items()} == {
+        "x": [1, 3],
+        "y": [2, 4],
+    }
+    assert torch.equal(as_xy(columns), xy)
+    assert as_xy({"x_true": xy[:, 1], "y_true": xy[:, 0]}, "_true").tolist() == [[2, 1], [4, 3]]
+
+
+def test_index_and_sides_of_a_3x2_image() -> None:
+    assert from_index(torch.tensor([0, 2, 3, 5]), (2, 3)).tolist() == [
+        [0, 0], [2, 0], [0, 1], [2, 1]
+    ]  # fmt: skip
+    assert sides_px((2, 3), torch.zeros(1)).tolist() == [3, 2]

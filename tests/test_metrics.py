@@ -1,9 +1,14 @@
+import numpy as np
 import pytest
 import torch
+from conftest import predicted
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import rankdata
+from torchvision.ops import box_convert, box_iou
 
-from pixel_spotter.metrics import Predictions, errors_px, point_metrics
+from pixel_spotter import metrics
+from pixel_spotter.metrics import FIGURES, Predictions, error_by_position, errors_px, figures_of
 
 TRUE = torch.tensor([[0.0, 0.0], [10.0, 5.0], [3.0, 3.0], [7.0, 2.0]])
 PRED = TRUE + torch.tensor([[3.0, 4.0], [0.25, 0.0], [0.0, -1.0], [0.0, 0.0]])
@@ -24,23 +29,29 @@ BY_HAND = {
 }
 
 
+def figures(xy_px: torch.Tensor, true_px: torch.Tensor, **more: torch.Tensor) -> dict[str, float]:
+    return figures_of(predicted(xy_px, true_px, **more))
+
+
 def test_errors_are_distances() -> None:
-    assert errors_px(PRED, TRUE).tolist() == [5, 0.25, 1, 0]
+    assert errors_px(predicted(PRED, TRUE)).tolist() == [5, 0.25, 1, 0]
 
 
 @pytest.mark.parametrize("key", BY_HAND)
 def test_each_figure_by_hand(key: str) -> None:
-    assert point_metrics(PRED, TRUE)[key] == pytest.approx(BY_HAND[key])
+    assert figures(PRED, TRUE)[key] == pytest.approx(BY_HAND[key])
 
 
 def test_there_are_no_other_figures() -> None:
-    assert point_metrics(PRED, TRUE).keys() == BY_HAND.keys()
+    assert [*figures(PRED, TRUE)] == [*BY_HAND]
+    others = {"box_iou", "member_rmse_px", "spread_error_correlation"}
+    assert {figure.name for figure in FIGURES} == {*BY_HAND} | others
 
 
 def test_perfect_predictions() -> None:
-    figures = point_metrics(TRUE, TRUE)
-    assert figures["hit_rate"] == figures["within_1px"] == 1
-    assert figures["max_error_px"] == figures["rmse_px"] == figures["bias_x_px"] == 0
+    f = figures(TRUE, TRUE)
+    assert f["hit_rate"] == f["within_1px"] == 1
+    assert f["max_error_px"] == f["rmse_px"] == f["bias_x_px"] == 0
 
 
 @pytest.mark.parametrize(
@@ -48,7 +59,22 @@ def test_perfect_predictions() -> None:
 )
 def test_a_hit_rounds_to_the_true_pixel(offset: tuple[float, float], hit: int) -> None:
     true = torch.tensor([[20.0, 31.0]])
-    assert point_metrics(true + torch.tensor([offset]), true)["hit_rate"] == hit
+    assert figures(true + torch.tensor([offset]), true)["hit_rate"] == hit
+
+
+@pytest.mark.parametrize(
+    ("true", "pred", "hit"),
+    [
+        ((-0.3, 4.4), (0.4, 3.6), 1),  # both in (0, 4), 1.06 px apart
+        ((-0.3, 4.4), (-0.3, 4.6), 0),  # 0.2 px apart, the pixels' border between them
+        ((15.5, 0.0), (15.49, 0.0), 0),  # 15.5 is the left edge of pixel 16, beyond the image
+        ((15.4, 0.0), (15.49, 0.0), 1),
+    ],
+)
+def test_a_hit_of_a_sub_pixel_truth_lies_in_its_pixel(
+    true: tuple[float, float], pred: tuple[float, float], hit: int
+) -> None:
+    assert figures(torch.tensor([pred]), torch.tensor([true]))["hit_rate"] == hit
 
 
 @given(st.integers(0, 2**31), st.integers(1, 60))
@@ -56,33 +82,146 @@ def test_figures_hang_together(seed: int, count: int) -> None:
     random = torch.Generator().manual_seed(seed)
     true = torch.randint(0, 50, (count, 2), generator=random).float()
     pred = true + 2 * torch.randn(count, 2, generator=random)
-    f = point_metrics(pred, true)
+    f = figures(pred, true)
     assert f["median_error_px"] <= f["p95_error_px"] <= f["max_error_px"]
     assert f["mean_error_px"] <= 2**0.5 * f["rmse_px"] + 1e-9
     assert f["hit_rate"] <= f["within_1px"] + 1e-9
     order = torch.randperm(count, generator=random)
-    assert point_metrics(pred[order], true[order]) == pytest.approx(f)
-    swapped = point_metrics(pred.flip(1), true.flip(1))
+    assert figures(pred[order], true[order]) == pytest.approx(f)
+    swapped = figures(pred.flip(1), true.flip(1))
     assert (swapped["bias_x_px"], swapped["bias_y_px"]) == (f["bias_y_px"], f["bias_x_px"])
 
 
 def test_half_precision_inputs_do_not_round_the_figures() -> None:
     true = torch.full((3000, 2), 40.0)
     pred = true + 0.25
-    assert point_metrics(pred.bfloat16(), true.bfloat16())["bias_x_px"] == 0.25
+    assert figures(pred.bfloat16(), true.bfloat16())["bias_x_px"] == 0.25
 
 
-def test_predictions_collect_batches_in_order() -> None:
+def box(xy_px: torch.Tensor, sides_px: torch.Tensor, true_px: torch.Tensor) -> dict[str, float]:
+    return figures(xy_px, true_px, box_width_px=sides_px[:, 0], box_height_px=sides_px[:, 1])
+
+
+def test_iou_of_boxes_by_hand() -> None:
+    true = torch.tensor([[5.0, 5.0], [8.0, 8.0]])
+    sides = torch.tensor([[1.0, 1.0], [2.0, 1.0]])
+    assert box(true, sides, true)["box_iou"] == pytest.approx((1 + 1 / 2) / 2)
+    # half a pixel off on both axes: a quarter shared of 2 - 1/4
+    assert box(true[:1] + 0.5, sides[:1], true[:1])["box_iou"] == pytest.approx(1 / 7)
+    assert box(true + 3, sides, true)["box_iou"] == 0
+
+
+@given(st.integers(0, 2**31))
+def test_iou_of_boxes_is_torchvisions(seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    true = 20 * torch.rand(30, 2, generator=random)
+    pred = true + torch.randn(30, 2, generator=random)
+    sides = 0.1 + 3 * torch.rand(30, 2, generator=random)
+    found, pixel = (
+        box_convert(torch.cat([centre, side], dim=1).double(), "cxcywh", "xyxy")
+        for centre, side in ((pred, sides), (true, torch.ones_like(sides)))
+    )
+    expected = box_iou(found, pixel).diagonal().mean().item()
+    assert box(pred, sides, true)["box_iou"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_members_rmse_by_hand() -> None:
+    members = torch.tensor([[[1.0, 2.0], [4.0, 6.0]], [[3.0, 3.0], [3.0, 5.0]]])
+    true = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    mean = members.mean(dim=1)
+    spread = (members - mean[:, None]).square().sum(-1).mean(1).sqrt()
+    f = figures(mean, true, spread_px=spread)
+    # squared errors of the members: 0 and 9 + 16; 1 and 1
+    assert f["member_rmse_px"] == pytest.approx(((25 + 1 + 1) / 4 / 2) ** 0.5)
+    assert f["spread_error_correlation"] == pytest.approx(1.0)
+
+
+def test_the_spreads_correlation_is_one_of_ranks() -> None:
+    true = torch.zeros(5, 2)
+    pred = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0], [0.0, 4.0], [500.0, 0.0]])
+    spread = torch.tensor([0.2, 0.1, 0.3, 0.5, 0.4])
+    # ranks 2 1 3 5 4 against 1 2 3 4 5: 1 - 6 (1 + 1 + 0 + 1 + 1) / (5 (25 - 1))
+    found = figures(pred, true, spread_px=spread)["spread_error_correlation"]
+    assert found == pytest.approx(0.8)
+    ranks = np.corrcoef(rankdata(spread), rankdata(pred.norm(dim=1)))[0, 1]
+    assert found == pytest.approx(ranks)
+
+
+@pytest.mark.parametrize("alike", ["spread", "error"])
+def test_a_correlation_that_there_is_not_is_left_out(alike: str) -> None:
+    spread = torch.ones(4) if alike == "spread" else torch.arange(4.0)
+    pred = TRUE + 1 if alike == "error" else PRED
+    f = figures(pred, TRUE, spread_px=spread)
+    assert "spread_error_correlation" not in f
+    assert "member_rmse_px" in f
+
+
+def test_columns_that_no_figure_needs_change_none() -> None:
+    more = {"objectness": torch.rand(4), "box_width_px": torch.ones(4)}
+    assert figures(PRED, TRUE, **more) == figures(PRED, TRUE)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("mean_error_px", 0.12345, "0.123"),
+        ("mean_error_px", 12.345, "12.35"),
+        ("mean_error_px", 0.0001, "<0.001"),
+        ("mean_error_px", 0.0, "0"),
+        ("hit_rate", 0.98765, "98.8%"),
+        ("bias_x_px", -0.0123, "-0.012"),
+        ("count", 12345, "12,345"),
+    ],
+)
+def test_how_figures_are_written(name: str, value: float, text: str) -> None:
+    (figure,) = (figure for figure in FIGURES if figure.name == name)
+    assert figure.write(value) == text
+
+
+def test_an_interval_is_as_exact_as_its_mean() -> None:
+    assert metrics.pixels(0.5, 123.0) == "0.50"
+    assert metrics.pixels(0.5, 1.0) == "0.500"
+
+
+def test_headings_have_units() -> None:
+    headings = {figure.name: figure.heading for figure in FIGURES}
+    assert headings["mean_error_px"] == "mean error (px)"
+    assert headings["mse_px2"] == "mse (px²)"
+    assert headings["hit_rate"] == "exact hits"
+
+
+def test_errors_by_position_by_hand() -> None:
+    true = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
+    pred = true + torch.tensor([[1.0, 0.0], [0.0, 3.0], [3.0, 4.0]])
+    found = error_by_position(predicted(pred, true), (2, 3))
+    np.testing.assert_array_equal(found, [[np.nan, np.nan, 2], [5, np.nan, np.nan]])
+
+
+def test_errors_of_sub_pixel_truths_are_at_their_pixels() -> None:
+    """Also of those on the image's very edge: 15.5 on 16 px, -0.5."""
+    true = torch.tensor([[-0.3, 15.5], [15.5, -0.5], [7.6, 3.4], [8.4, 2.6]])
+    found = error_by_position(predicted(true + torch.tensor([3.0, 4.0]), true), (16, 16))
+    expected = np.full((16, 16), np.nan)
+    expected[15, 0] = expected[0, 15] = expected[3, 8] = 5
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_predictions_collect_batches_in_the_order_of_their_samples() -> None:
     collected = Predictions()
-    extra = torch.arange(len(PRED)).float().unsqueeze(1)
-    collected.update(PRED[:3].requires_grad_(), TRUE[:3], extra[:3])
-    collected.update(PRED[3:], TRUE[3:], extra[3:])
-    xy_pred, xy_true, collected_extra = collected.compute()
-    assert torch.equal(collected_extra, extra)
-    assert torch.equal(xy_pred, PRED)
-    assert torch.equal(xy_true, TRUE)
-    assert not xy_pred.requires_grad
+    columns = predicted(PRED, TRUE, spread_px=torch.arange(4.0))
+    for rows in ([2, 0], [3, 1]):
+        chosen = {name: column[rows] for name, column in columns.items()}
+        chosen["x"].requires_grad_()
+        collected.update(chosen, torch.tensor(rows))
+    found = collected.columns()
+    assert [*found] == ["sample", "x", "y", "x_true", "y_true", "spread_px"]
+    assert found.pop("sample").tolist() == [0, 1, 2, 3]
+    for name, column in columns.items():
+        assert torch.equal(found[name], column), name
+        assert not found[name].requires_grad
 
     collected.reset()
-    collected.update(PRED[:1], TRUE[:1], extra[:1])
-    assert collected.compute()[0].tolist() == [[3, 4]]
+    collected.update(predicted(PRED[:1], TRUE[:1]), torch.tensor([0]))
+    again = collected.columns()
+    assert [*again] == ["sample", "x", "y", "x_true", "y_true"]
+    assert (again["sample"].tolist(), again["x"].tolist()) == ([0], [3]), "one is a column as well"

@@ -30,7 +30,7 @@ class Batches(Sampler[Tensor]):
     ) -> None:
         if equal:
             count -= count % world_size
-        shared = torch.arange(count).split(batch_size * world_size) if count else ()
+        shared = torch.split(torch.arange(count), batch_size * world_size) if count else ()
         mine = (one.tensor_split(world_size)[rank] for one in shared)
         self.batches = [batch for batch in mine if len(batch)]
 

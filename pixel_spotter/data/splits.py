@@ -125,7 +125,7 @@ def split_positions(
                 f"choose smaller fractions or a larger image"
             )
     everything = torch.cat(shared_out)
-    if SPLITS[split].disjoint and len(everything.unique(dim=0)) != len(everything):
+    if SPLITS[split].disjoint and len(torch.unique(everything, dim=0)) != len(everything):
         raise ValueError("positions are shared between train, val and test")
     return shared_out
 

@@ -23,7 +23,7 @@ SchedulerFactory = Callable[[Optimizer], LRScheduler]
 
 
 class PointRegressor(L.LightningModule):
-    """Estimates columns from images, ``x`` and ``y`` among them; trained with the mean squared error.
+    """Estimates columns from images, ``x`` and ``y`` among them; learns by the mean squared error.
 
     A model is a subclass that sets two modules in its constructor:
 
@@ -78,7 +78,7 @@ class PointRegressor(L.LightningModule):
         return as_xy(self.estimate(image))
 
     def estimate(self, image: Tensor) -> Columns:
-        """Estimate ``x``, ``y`` and what else the model knows, (B,) each, from images (B, 1, H, W)."""
+        """Estimate ``x``, ``y`` and what else the model knows, (B,) each, from images as above."""
         return self.decode(self.encode(image))
 
     def encode(self, image: Tensor) -> Tensor:
@@ -199,7 +199,7 @@ class PointRegressor(L.LightningModule):
             raise UserError(f"optim or scheduler: {error}") from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write down which classes the checkpoint is of, and what the model was trained on before."""
+        """Write down the classes the checkpoint is of, and what was trained on before."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         checkpoint["model_class"] = class_name(type(self))
         checkpoint["model_name"] = self.name
@@ -212,7 +212,7 @@ class PointRegressor(L.LightningModule):
 
     def _sum_up(self, split: str) -> None:
         """Keep an epoch's figures in ``figures``."""
-        columns = self.predictions[split].to(self.device).compute()
+        columns = self.predictions[split].to(self.device).columns()
         if not as_xy(columns).isfinite().all():
             raise UserError(
                 f"training diverged: predictions are no longer finite after "

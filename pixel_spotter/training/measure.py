@@ -1,4 +1,4 @@
-"""What a tested model has shown: figures, predictions, and pictures. Train and evaluate share it."""
+"""What a tested model has shown, figures and pictures: train and evaluate share it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +44,7 @@ def measure(
         What ``metrics.json`` says of any tested model.
     """
     trainer.test(model, data, ckpt_path=checkpoint, verbose=False)
-    columns = model.predictions["test"].compute()
+    columns = model.predictions["test"].columns()
     if trainer.is_global_zero:
         runs.write_predictions(run_dir, columns)
         worst = errors_px(columns).argsort(descending=True)[:_WORST]
@@ -53,7 +53,7 @@ def measure(
             {name: column[worst] for name, column in columns.items()},
             data.batch("test", 0, columns["sample"][worst]).image[:, 0],
         )
-        shown = torch.linspace(0, len(columns["x"]) - 1, _SHOWN).long().unique()
+        shown = torch.unique(torch.linspace(0, len(columns["x"]) - 1, _SHOWN).long())
         images = data.batch("test", 0, columns["sample"][shown]).image[:, 0]
         title = f"{model.name}, {data.hparams['split']} split"
         for name, figure in run_pictures(columns, data.size, images, shown, title).items():

@@ -252,3 +252,13 @@ def test_32_bit_integers_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.full(SIZE, 255, np.int32)).save(tmp_path / "i32.tif")
     with pytest.raises(UnreadableImageError, match="32-bit"):
         read_image(tmp_path / "i32.tif", SIZE)
+
+
+def test_links_to_folders_are_not_followed(folder: Path) -> None:
+    (folder / "sub/up").symlink_to(folder, target_is_directory=True)
+    assert names(f"{folder}/**/*.png", folder) == ["b.png", "sub/f.png"]
+
+
+def test_hidden_files_are_matched_by_name_only(folder: Path) -> None:
+    assert names(f"{folder}/*", folder) == ["a.PNG", "b.png", "c, d=e's.tiff", "notes.txt"]
+    assert names(f"{folder}/.hidden", folder) == [".hidden"]

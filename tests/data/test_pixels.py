@@ -9,8 +9,10 @@ from conftest import TINY, compose
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixel_spotter.cli.start import instantiate
-from pixel_spotter.data.pixels import OrderedBatches, PixelDataModule, ShuffledBatches
+from pixel_spotter.cli.mistakes import instantiate
+from pixel_spotter.coordinates import as_xy
+from pixel_spotter.data.base import Batch
+from pixel_spotter.data.pixels import PixelDataModule
 from pixel_spotter.simulation.pixels import render_pixels
 
 
@@ -19,15 +21,15 @@ def module(**changes: Any) -> PixelDataModule:
     return PixelDataModule(**(arguments | changes))
 
 
+def everything(data: PixelDataModule, split: str, number: int = 0) -> torch.Tensor:
+    """Return the positions that a loader's batches become in an epoch, in order."""
+    loader = getattr(data, f"{split}_dataloader")()
+    parts = [data.truth(split, number, batch["samples"]) for batch in loader]
+    return torch.cat([as_xy(part, "_true") for part in parts]).long()
+
+
 def epoch(data: PixelDataModule, number: int) -> torch.Tensor:
-    """Return the positions of a training epoch, in order."""
-    loader = data.train_dataloader()
-    loader.sampler.set_epoch(number)  # type: ignore[attr-defined]
-    return torch.cat([xy for (xy,) in loader])
-
-
-def everything(loader: Any) -> torch.Tensor:
-    return torch.cat([xy for (xy,) in loader])
+    return everything(data, "train", number)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 99, 100, 1000])
@@ -37,76 +39,48 @@ def test_batch_size_does_not_change_the_samples(batch_size: int) -> None:
 
 
 def test_workers_do_not_change_the_samples() -> None:
-    for number in (0, 1):
-        assert torch.equal(epoch(module(num_workers=2), number), epoch(module(), number))
-    assert torch.equal(
-        everything(module(num_workers=2).test_dataloader()),
-        everything(module().test_dataloader()),
-    )
+    for split in ("train", "test"):
+        assert torch.equal(everything(module(num_workers=2), split), everything(module(), split))
 
 
-@given(
-    count=st.integers(1, 50),
-    samples=st.integers(1, 120),
-    batch_size=st.integers(1, 40),
-    world_size=st.integers(1, 4),
-    number=st.integers(0, 5),
-)
-def test_devices_interleave_to_the_whole(
-    count: int, samples: int, batch_size: int, world_size: int, number: int
-) -> None:
-    whole = ShuffledBatches(count, samples, samples, seed=1)
-    whole.set_epoch(number)
-    drawn = next(iter(whole)) if samples else torch.empty(0)
-    each = samples // world_size
-    for rank in range(world_size):
-        part = ShuffledBatches(count, samples, batch_size, 1, rank, world_size)
-        part.set_epoch(number)
-        batches = list(part)
-        assert len(batches) == len(part)
-        assert all(0 < len(batch) <= batch_size for batch in batches)
-        mine = torch.cat(batches) if batches else torch.empty(0, dtype=torch.int64)
-        assert torch.equal(mine, drawn[rank::world_size][:each])
-
-
-@given(
-    count=st.integers(1, 60),
-    batch_size=st.integers(1, 70),
-    world_size=st.integers(1, 4),
-)
-def test_evaluation_visits_every_index_once(count: int, batch_size: int, world_size: int) -> None:
-    visited: list[int] = []
-    for rank in range(world_size):
-        part = OrderedBatches(count, batch_size, rank, world_size)
-        batches = list(part)
-        assert len(batches) == len(part)
-        assert all(0 < len(batch) <= batch_size for batch in batches)
-        visited += [index for batch in batches for index in batch.tolist()]
-    assert sorted(visited) == list(range(count))
-
-
-@given(count=st.integers(1, 40), samples=st.integers(1, 200), seed=st.integers(0, 99))
-def test_every_position_comes_before_any_comes_again(count: int, samples: int, seed: int) -> None:
-    drawn = ShuffledBatches(count, samples, 8, seed).draw()
-    assert len(drawn) == samples
-    for start in range(0, samples, count):
-        one_round = drawn[start : start + count].tolist()
-        assert len(set(one_round)) == len(one_round)
-    times = Counter(drawn.tolist())
-    assert {times[index] for index in range(count)} <= {samples // count, -(-samples // count)}
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_sample_is_the_same_in_any_batch(split: str) -> None:
+    """Alone, in another order, and whatever was asked for in between."""
+    data = module()
+    numbers = torch.arange(data.counts[split])
+    whole = data.batch(split, 2, numbers)
+    some = torch.tensor([9, 0, 4])
+    data.batch("train", 1, numbers[:5])
+    part = data.batch(split, 2, some)
+    assert torch.equal(part.samples, some)
+    assert torch.equal(part.image, whole.image[some])
+    assert torch.equal(as_xy(part.truth, "_true"), as_xy(whole.truth, "_true")[some])
 
 
 @pytest.mark.parametrize("split", ["uniform", "quadrant", "border", "iid"])
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_val_and_test_positions_come_once_over_all_devices(split: str, world_size: int) -> None:
     data = module(split=split)
-    for part, loader in (("val", data.val_dataloader), ("test", data.test_dataloader)):
+    for part in ("val", "test"):
         visited = []
         for rank in range(world_size):
             data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)  # type: ignore[assignment]
-            visited += everything(loader()).tolist()
+            visited += everything(data, part).tolist()
         data.trainer = None
         assert sorted(visited) == sorted(getattr(data.positions, part).tolist())
+
+
+def test_devices_train_on_the_pieces_of_one_devices_batches() -> None:
+    """Of 101 samples, two devices leave one out."""
+    alone, shared = module(batch_size=32, train_samples=101), module(train_samples=101)
+    whole = [batch["samples"] for batch in alone.train_dataloader()]
+    parts = []
+    for rank in (0, 1):
+        shared.trainer = SimpleNamespace(global_rank=rank, world_size=2)  # type: ignore[assignment]
+        parts.append([batch["samples"] for batch in shared.train_dataloader()])
+    together = [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
+    assert torch.equal(torch.cat(together), torch.cat(whole)[:100])
+    assert [len(batch) for batch in together] == [32, 32, 32, 4]
 
 
 def test_train_samples_come_from_the_training_positions() -> None:
@@ -131,27 +105,32 @@ def test_few_samples_are_the_same_few_positions_in_every_epoch() -> None:
     assert torch.equal(few.positions.test, all_of_them.test)
 
 
+def test_the_samples_that_a_model_is_solved_on_are_there_in_short_epochs() -> None:
+    short, long = module(train_samples=100, epoch_samples=10), module(train_samples=100)
+    numbers = torch.arange(100)
+    one, other = (as_xy(data.truth("train", 0, numbers), "_true") for data in (short, long))
+    assert torch.equal(one, other)
+
+
 def test_epochs_and_seeds_differ_and_repeat() -> None:
     assert torch.equal(epoch(module(), 1), epoch(module(), 1))
     assert not torch.equal(epoch(module(), 0), epoch(module(), 1))
-    one, other = (ShuffledBatches(90, 100, 8, seed).draw() for seed in (3, 4))
-    assert not torch.equal(one, other)
+    assert not torch.equal(epoch(module(), 0), epoch(module(seed=4), 0))
 
 
 def test_samples_neither_follow_nor_move_the_global_random_state() -> None:
     torch.manual_seed(1)
     before = epoch(module(), 2)
     torch.manual_seed(2)
-    assert torch.equal(epoch(module(), 2), before)
     state = torch.random.get_rng_state()
-    ShuffledBatches(9, 9, 3, 0).draw()
+    assert torch.equal(epoch(module(), 2), before)
     module(split="iid")
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_the_trainer_sees_the_draw_of_each_epoch_as_images_and_positions() -> None:
     class Recorder(L.Callback):
-        seen: list[list[tuple[torch.Tensor, torch.Tensor]]]
+        seen: list[list[Batch]]
 
         def __init__(self) -> None:
             self.seen = []
@@ -163,7 +142,8 @@ def test_the_trainer_sees_the_draw_of_each_epoch_as_images_and_positions() -> No
             self.seen[-1].append(batch)
 
     cfg = compose([*TINY, "data.image_size=[12,16]", "data.batch_size=24", "data.train_samples=60"])
-    data, model, recorder = instantiate(cfg.data), instantiate(cfg.model), Recorder()
+    data, model = instantiate(cfg.data, "data"), instantiate(cfg.model, "model")
+    recorder = Recorder()
     L.Trainer(
         max_epochs=3,
         accelerator="cpu",
@@ -175,15 +155,17 @@ def test_the_trainer_sees_the_draw_of_each_epoch_as_images_and_positions() -> No
         use_distributed_sampler=False,
     ).fit(model, data)
 
-    fresh = instantiate(cfg.data)
+    fresh = instantiate(cfg.data, "data")
     for number in range(3):
         batches = recorder.seen[number]
-        assert [len(xy) for _, xy in batches] == [24, 24, 12]
-        for image, xy in batches:
-            assert image.shape == (len(xy), 1, 12, 16)
-            assert image.dtype == xy.dtype == torch.float32
-            assert torch.equal(image, render_pixels(xy.long(), (12, 16)))
-        assert torch.equal(torch.cat([xy for _, xy in batches]).long(), epoch(fresh, number))
+        assert [len(batch.samples) for batch in batches] == [24, 24, 12]
+        assert torch.cat([batch.samples for batch in batches]).tolist() == [*range(60)]
+        truths = [as_xy(batch.truth, "_true") for batch in batches]
+        for batch, xy in zip(batches, truths, strict=True):
+            assert batch.image.shape == (len(xy), 1, 12, 16)
+            assert batch.image.dtype == xy.dtype == torch.float32
+            assert torch.equal(batch.image, render_pixels(xy.long(), (12, 16)))
+        assert torch.equal(torch.cat(truths).long(), epoch(fresh, number))
 
 
 @pytest.mark.parametrize(
@@ -203,6 +185,7 @@ def test_the_trainer_sees_the_draw_of_each_epoch_as_images_and_positions() -> No
         ("batch_size", 0),
         ("batch_size", "many"),
         ("num_workers", -1),
+        ("seed", -1),
     ],
 )
 def test_bad_arguments_are_named(argument: str, value: object) -> None:
@@ -227,6 +210,7 @@ def test_seen_in_training_recomputed() -> None:
     uniform = module(split="uniform")
     assert uniform.seen_in_training([uniform]) == 0
     assert uniform.seen_in_training([uniform, data]) > 0
+    assert uniform.seen_in_training([]) == 0
 
 
 @settings(max_examples=10)
