@@ -19,6 +19,7 @@ import pixel_spotter.evaluate
 import pixel_spotter.predict
 import pixel_spotter.report
 import pixel_spotter.train  # noqa: F401
+from pixel_spotter.training import measure
 
 
 def run(job: dict[str, Any]) -> int:
@@ -51,6 +52,8 @@ for line in sys.stdin:
         if job["fsize"] is not None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (job["fsize"], job["fsize"]))
+        if not job["pictures"]:
+            measure.run_pictures = lambda *_: {}
         code = run(job)
         logging.shutdown()
         sys.stdout.flush()

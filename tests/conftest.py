@@ -1,5 +1,7 @@
 """What the tests share: tiny configs, a tiny trained run, and commands that start fast."""
 
+import copy
+import functools
 import json
 import os
 import struct
@@ -50,6 +52,11 @@ GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA dev
 
 def compose(overrides: Sequence[str] = (), command: str = "train") -> DictConfig:
     """Compose a command's config as its command line would."""
+    return copy.deepcopy(_compose(tuple(overrides), command))
+
+
+@functools.cache  # a composition takes Hydra a third of a second
+def _compose(overrides: tuple[str, ...], command: str) -> DictConfig:
     with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         return hydra.compose(command, list(overrides))
 
@@ -100,6 +107,13 @@ def hermetic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         torch.set_num_threads(1)
         yield
         torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what takes most of a tiny run's time, but in shared runs and where it matters."""
+    if "pictures" not in request.keywords:
+        monkeypatch.setattr("pixel_spotter.training.measure.run_pictures", lambda *_: {})
 
 
 @pytest.fixture(scope="session")
@@ -216,7 +230,12 @@ class CommandServer:
         self.default_cwd = scratch
 
     def __call__(
-        self, command: str, *arguments: str, cwd: Path | None = None, fsize: int | None = None
+        self,
+        command: str,
+        *arguments: str,
+        cwd: Path | None = None,
+        fsize: int | None = None,
+        pictures: bool = False,
     ) -> Finished:
         """Run ``python -m pixel_spotter.COMMAND ARGUMENTS``.
 
@@ -225,12 +244,14 @@ class CommandServer:
             arguments: its command line.
             cwd: where to run it.
             fsize: bytes after which no file may grow, as on a full disk.
+            pictures: whether tested models are drawn, which takes most of a tiny run's time.
         """
         job = {
             "command": command,
             "arguments": arguments,
             "cwd": str(cwd or self.scratch),
             "fsize": fsize,
+            "pictures": pictures,
             "stdout": str(self.scratch / "stdout"),
             "stderr": str(self.scratch / "stderr"),
         }

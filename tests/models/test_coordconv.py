@@ -2,10 +2,9 @@ import statistics
 
 import pytest
 import torch
-from torch import nn
 
 from pixel_spotter.coordinates import from_index
-from pixel_spotter.models.coordconv import AddCoordinates, CoordConvRegressor, PoolHead
+from pixel_spotter.models.coordconv import AddCoordinates, CoordConvRegressor
 from pixel_spotter.simulation.pixels import render_pixels
 
 
@@ -25,13 +24,6 @@ def test_invisible_coordinates_are_zero() -> None:
 
 def test_906_parameters_as_in_the_paper() -> None:
     assert CoordConvRegressor(64).count_parameters() == 906
-
-
-def test_pooling_by_hand() -> None:
-    maps = torch.tensor([[[[0.0, 1.0], [-1.0, -0.4]], [[0.5, -1.0], [0.0, 0.0]]]])
-    # unit u becomes ((u + 1) * 2 - 1) / 2 px
-    assert PoolHead(nn.Identity(), (2, 2), "max")(maps).tolist() == [pytest.approx([1.5, 1.0])]
-    assert PoolHead(nn.Identity(), (2, 2), "mean")(maps).tolist() == [pytest.approx([0.4, 0.375])]
 
 
 def maximum(model: CoordConvRegressor, xy: tuple[int, int]) -> list[list[int]]:

@@ -7,52 +7,54 @@ import pytest
 import torch
 from conftest import CPU, TINY, CommandServer, Run, compose, read_json, save_checkpoint
 
-from pixel_spotter.cli.start import instantiate
+from pixel_spotter.cli.mistakes import instantiate
+from pixel_spotter.coordinates import Columns, as_xy
 from pixel_spotter.data.pixels import PixelDataModule
 from pixel_spotter.errors import UserError
 from pixel_spotter.evaluate import evaluate
-from pixel_spotter.models.argmax import ArgmaxRegressor
 from pixel_spotter.models.base import PointRegressor
+from pixel_spotter.models.closed_form import ClosedForm
 from pixel_spotter.models.cnn import CNNRegressor
-from pixel_spotter.models.coordconv import CoordConvRegressor
 from pixel_spotter.models.ensemble import CheckpointEnsemble, EnsembleRegressor
 from pixel_spotter.models.heatmap import HeatmapRegressor
+from pixel_spotter.models.loading import load_model
 from pixel_spotter.models.resnet import ResNet18Regressor
-from pixel_spotter.models.simcc import SimCCRegressor
 from pixel_spotter.models.yolo import YOLORegressor
 from pixel_spotter.simulation.pixels import render_pixels
 from pixel_spotter.train import train
-from pixel_spotter.training.checkpoints import load_model
 
 SMALL_CNN = partial(CNNRegressor, 16, channels=[4], hidden=[8])
 MEMBERS: dict[str, Callable[[], PointRegressor]] = {
     "cnn": SMALL_CNN,
-    "coordconv": partial(CoordConvRegressor, 16),
     "heatmap": partial(HeatmapRegressor, 16, js_weight=1.0),
-    "simcc": partial(SimCCRegressor, 16, channels=[4], hidden=[8]),
+    "yolo": partial(YOLORegressor, 16),
+    "resnet": partial(ResNet18Regressor, 16, weights=None),
 }
 
 
-def batch(count: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(count: int = 8) -> tuple[torch.Tensor, Columns]:
     xy = torch.randint(16, (count, 2), generator=torch.Generator().manual_seed(0))
-    return render_pixels(xy, (16, 16)), xy.float()
+    return render_pixels(xy, (16, 16)), {"x_true": xy[:, 0].float(), "y_true": xy[:, 1].float()}
 
 
 @pytest.mark.parametrize("name", MEMBERS)
-def test_one_vectorized_pass_equals_one_after_another(name: str) -> None:
+def test_the_answer_is_the_members_mean_and_their_losses_add_up(name: str) -> None:
+    """Of any kind of member; one with running statistics keeps them for itself."""
     torch.manual_seed(0)
-    ensemble = EnsembleRegressor(16, 3, MEMBERS[name])
-    results = []
-    for vectorized in (True, False):
-        ensemble.features.vectorized = vectorized
-        ensemble.zero_grad()
-        loss = ensemble.training_loss(*batch())
-        loss.backward()
-        gradients = [p.grad.clone() for p in ensemble.parameters() if p.grad is not None]
-        results.append([loss, ensemble(batch()[0]), *gradients])
-    assert len(results[0]) == 2 + len([*ensemble.parameters()])
-    for at_once, in_turn in zip(*results, strict=True):
-        torch.testing.assert_close(at_once, in_turn, atol=1e-4, rtol=1e-4)
+    ensemble = EnsembleRegressor(16, 3, MEMBERS[name]).eval()
+    for k, member in enumerate(ensemble.members):
+        for buffer, value in member.named_buffers():
+            if buffer.endswith("running_var"):
+                value.fill_(1.0 + k)
+    image, truth = batch()
+    answers = torch.stack([member(image) for member in ensemble.members])
+    found = ensemble.estimate(image)
+    torch.testing.assert_close(as_xy(found), answers.mean(dim=0))
+    spread = (answers - answers.mean(dim=0)).square().sum(-1).mean(0).sqrt()
+    torch.testing.assert_close(found["spread_px"], spread)
+    assert (spread > 0).all()
+    losses = [member.training_loss(image, truth) for member in ensemble.members]
+    torch.testing.assert_close(ensemble.training_loss(image, truth), torch.stack(losses).sum())
 
 
 def test_members_are_trained_as_they_would_be_alone() -> None:
@@ -77,66 +79,10 @@ def test_members_start_from_different_weights() -> None:
     assert not torch.equal(first.head.linear.weight, second.head.linear.weight)  # type: ignore[union-attr]
 
 
-def test_mean_and_spread_by_hand() -> None:
-    ensemble = EnsembleRegressor(16, 2, SMALL_CNN)
-    answers = torch.tensor([[[1.0, 2.0], [4.0, 6.0]], [[3.0, 3.0], [3.0, 3.0]]])
-    assert ensemble.decode(answers).tolist() == [[2.5, 4.0], [3.0, 3.0]]
-    assert ensemble.extra_estimates(answers).flatten().tolist() == [2.5, 0.0]
-
-
-def test_figures_by_hand() -> None:
-    ensemble = EnsembleRegressor(16, 2, SMALL_CNN)
-    members = torch.tensor([[[1.0, 2.0], [4.0, 6.0]], [[3.0, 3.0], [3.0, 5.0]]])
-    truth = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    extra = ensemble.extra_estimates(members)
-    figures = ensemble.extra_figures(extra, ensemble.decode(members), truth)
-    # squared errors of the members: 0 and 9 + 16; 1 and 1
-    assert figures["member_rmse_px"] == pytest.approx(((25 + 1 + 1) / 4 / 2) ** 0.5)
-    assert figures["spread_error_correlation"] == pytest.approx(1.0)
-    alike = ensemble.extra_figures(torch.ones(2, 1), ensemble.decode(members), truth)
-    assert "spread_error_correlation" not in alike
-
-
-@pytest.mark.parametrize(
-    "member", [partial(YOLORegressor, 16), partial(ResNet18Regressor, 40, weights=None)]
-)
-def test_what_cannot_be_vectorized_goes_one_after_another(
-    member: Callable[[], PointRegressor],
-) -> None:
-    size = member().size
-    image = render_pixels(torch.tensor([[3, 4], [5, 6]]), size)
-    xy = torch.tensor([[3.0, 4.0], [5.0, 6.0]])
-    ensemble = EnsembleRegressor(list(size), 2, member)
-    assert ensemble.training_loss(image, xy).isfinite()
-    with pytest.raises(UserError, match=r"model\.vectorized=true: .* cannot"):
-        EnsembleRegressor(list(size), 2, member, vectorized=True).training_loss(image, xy)
-
-
-def test_running_statistics_stay_each_members_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where None vectorizes, as on a GPU."""
-    ensemble = EnsembleRegressor(40, 2, partial(ResNet18Regressor, 40, weights=None)).eval()
-    for k, member in enumerate(ensemble.members):
-        for name, buffer in member.named_buffers():
-            if name.endswith("running_var"):
-                buffer.fill_(1.0 + k)
-    image = render_pixels(torch.tensor([[3, 4]]), (40, 40))
-    alone = torch.stack([member(image) for member in ensemble.members]).mean(dim=0)
-    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
-    torch.testing.assert_close(ensemble(image), alone)
-
-
-def test_where_it_chooses_itself_it_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU, where None vectorizes."""
-    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
-    ensemble = EnsembleRegressor(16, 2, partial(YOLORegressor, 16))
-    assert ensemble.training_loss(*batch()).isfinite()
-    assert ensemble.features.vectorized is False
-
-
 @pytest.mark.parametrize(
     ("member", "reason"),
     [
-        (partial(ArgmaxRegressor, 16), "ArgmaxRegressor cannot be .* solved"),
+        (partial(ClosedForm, 16, "argmax"), "ClosedForm cannot be .* solved"),
         (
             lambda: EnsembleRegressor(16, 2, SMALL_CNN),
             "EnsembleRegressor cannot be .* ensemble itself",
@@ -156,7 +102,7 @@ def test_one_member_is_no_ensemble() -> None:
 
 def test_another_kind_of_member_by_its_name() -> None:
     chosen = ["model=ensemble", "model@model.member=heatmap", "model.members=2"]
-    ensemble = instantiate(compose([*CPU, *chosen, "data.image_size=16"]).model)
+    ensemble = instantiate(compose([*CPU, *chosen, "data.image_size=16"]).model, "model")
     assert [type(member) for member in ensemble.features.members] == [HeatmapRegressor] * 2
 
 
@@ -172,7 +118,7 @@ def two(tmp_path: Path) -> list[str]:
 def test_put_together_from_checkpoints(two: list[str]) -> None:
     ensemble = CheckpointEnsemble(16, two)
     image, _ = batch()
-    members = [load_model(Path(path))[0](image) for path in two]
+    members = [load_model(path)[0](image) for path in two]
     assert torch.equal(ensemble(image), torch.stack(members).mean(dim=0))
 
 
@@ -228,15 +174,15 @@ def test_mistakes_end_in_one_line(run_command: CommandServer, tiny_run: Run) -> 
 def test_the_spread_reaches_every_table(
     run_command: CommandServer, tmp_path: Path, tiny_run: Run
 ) -> None:
-    words = [word for word in TINY if not word.startswith("model.")]
+    words = [word for word in TINY if not word.startswith("model")]
     member = ["model.member.channels=[4]", "model.member.hidden=[8]", "model.members=2"]
     ended = run_command("train", "model=ensemble", *words, *member, "name=e", cwd=tmp_path)
     assert ended.code == 0, ended.stderr
     run = tmp_path / "outputs/runs/e"
     metrics = read_json(run / "metrics.json")
     header, *rows = (run / "predictions.csv").read_text().splitlines()
-    assert header == "split,x_true,y_true,x_pred,y_pred,spread_px"
-    spread = torch.tensor([float(row.split(",")[-1]) for row in rows])
+    assert header == "sample,x,y,spread_px,x_true,y_true"
+    spread = torch.tensor([float(row.split(",")[3]) for row in rows])
     assert (spread > 0).all()
     expected = metrics["test/mse_px2"] + spread.square().mean().item() / 2
     assert metrics["test/member_rmse_px"] == pytest.approx(expected**0.5, rel=1e-4)

@@ -2,28 +2,13 @@ import math
 
 import pytest
 import torch
+from conftest import predicted
 
 from pixel_spotter.coordinates import all_positions
 from pixel_spotter.data.pixels import PixelDataModule
-from pixel_spotter.metrics import point_metrics
-from pixel_spotter.models.heatmap import HeatmapRegressor, SoftArgmax, js_divergence
+from pixel_spotter.metrics import figures_of
+from pixel_spotter.models.heatmap import HeatmapRegressor, js_divergence
 from pixel_spotter.simulation.pixels import render_pixels
-
-
-def test_soft_argmax_by_hand() -> None:
-    logits = torch.full((1, 1, 5, 5), -1e9)
-    logits[0, 0, 1, 3] = math.log(3.0)  # three quarters at (3, 1)
-    logits[0, 0, 4, 0] = 0.0  # a quarter at (0, 4)
-    assert SoftArgmax((5, 5))(logits).tolist() == [pytest.approx([2.25, 1.75])]
-    assert SoftArgmax((3, 3), margin=1)(logits).tolist() == [pytest.approx([1.25, 0.75])]
-
-
-def test_gradient_of_the_soft_argmax_by_hand() -> None:
-    logits = torch.zeros(1, 1, 1, 3, requires_grad=True)
-    SoftArgmax((1, 3))(logits)[0, 0].backward()
-    # p_i (x_i - E[x]) with p = 1/3, E[x] = 1
-    assert logits.grad is not None
-    assert logits.grad.flatten().tolist() == pytest.approx([-1 / 3, 0, 1 / 3])
 
 
 def test_js_divergence_of_distributions_known() -> None:
@@ -38,11 +23,12 @@ def test_js_divergence_of_distributions_known() -> None:
 
 
 def test_the_regularizer_is_added_in_its_weight() -> None:
-    image, xy = render_pixels(torch.tensor([[3, 4]]), (12, 12)), torch.tensor([[3.0, 4.0]])
+    image = render_pixels(torch.tensor([[3, 4]]), (12, 12))
+    truth = {"x_true": torch.tensor([3.0]), "y_true": torch.tensor([4.0])}
     losses = []
     for weight in (0.0, 1.0, 3.0):
         torch.manual_seed(0)
-        losses.append(HeatmapRegressor(12, js_weight=weight).training_loss(image, xy).item())
+        losses.append(HeatmapRegressor(12, js_weight=weight).training_loss(image, truth).item())
     assert losses[2] - losses[0] == pytest.approx(3 * (losses[1] - losses[0]), rel=1e-4)
     assert 0 < losses[1] - losses[0] <= math.log(2)
 
@@ -76,14 +62,15 @@ def test_every_position_is_exact_wherever_it_was_trained(split: str) -> None:
     torch.manual_seed(0)
     model = HeatmapRegressor(24)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    image, xy = data.training_samples(torch.device("cpu"))
-    for batch in zip(image.split(32), xy.split(32), strict=True):
+    for samples in torch.arange(data.counts["train"]).split(32):
+        batch = data.batch("train", 0, samples)
         optimizer.zero_grad()
-        model.training_loss(*batch).backward()
+        model.training_loss(batch.image, batch.truth).backward()
         optimizer.step()
     positions = all_positions(size)
     with torch.no_grad():
-        figures = point_metrics(model(render_pixels(positions, size)), positions.float())
+        found = model(render_pixels(positions, size))
+    figures = figures_of(predicted(found, positions.float()))
     assert figures["hit_rate"] == 1
     assert figures["max_error_px"] < 0.1
 

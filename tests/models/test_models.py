@@ -5,19 +5,21 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
-from conftest import CPU, ModelFiles, choices, compose
+from conftest import CPU, ModelFiles, choices, compose, predicted
 from torch import nn
 
-from pixel_spotter.cli.start import instantiate
+from pixel_spotter.cli.mistakes import instantiate
+from pixel_spotter.coordinates import Columns, as_columns, as_xy
 from pixel_spotter.data.pixels import PixelDataModule
 from pixel_spotter.errors import UserError
-from pixel_spotter.metrics import errors_px, point_metrics
-from pixel_spotter.models.base import LinearHead, PointRegressor
+from pixel_spotter.metrics import errors_px, figures_of
+from pixel_spotter.models.base import PointRegressor
+from pixel_spotter.models.loading import load_model
 from pixel_spotter.models.solved import SolvedRegressor
 from pixel_spotter.simulation.pixels import render_pixels
-from pixel_spotter.training import checkpoints
 from pixel_spotter.training.checkpoints import AtomicCheckpointIO
 
 
@@ -25,10 +27,10 @@ def build(choice: str, files: ModelFiles, image_size: str = "32") -> PointRegres
     """Make a model without training it; one that is solved is."""
     torch.manual_seed(0)
     cfg = files.compose([*CPU, f"model={choice}", f"data.image_size={image_size}"])
-    model = instantiate(cfg.model)
+    model = instantiate(cfg.model, "model")
     assert isinstance(model, PointRegressor)
     if isinstance(model, SolvedRegressor):
-        model.solve(instantiate(cfg.data, train_samples=100))
+        model.solve(instantiate(cfg.data, "data", train_samples=100))
     return model
 
 
@@ -38,6 +40,10 @@ def pixels(count: int, height: int, width: int) -> tuple[torch.Tensor, torch.Ten
         [torch.randint(side, (count,), generator=random) for side in (width, height)], 1
     )
     return render_pixels(xy, (height, width)), xy.float()
+
+
+def true(xy: torch.Tensor) -> Columns:
+    return {"x_true": xy[:, 0], "y_true": xy[:, 1]}
 
 
 @pytest.mark.parametrize("choice", choices("model"), scope="class")
@@ -72,13 +78,32 @@ class TestContract:
     @torch.no_grad()
     def test_estimates_have_their_names(self, model: PointRegressor) -> None:
         image, xy = pixels(5, 32, 32)
-        xy_px, extra = model.estimate(image)
-        torch.testing.assert_close(xy_px, model(image))
-        assert extra.shape == (5, len(model.extras))
-        assert extra.isfinite().all()
-        figures = model.extra_figures(extra, xy_px, xy)
-        assert all(type(value) is float for value in figures.values())
-        assert not {*figures} & {*point_metrics(xy_px, xy)}
+        columns = model.estimate(image)
+        assert [*columns][:2] == ["x", "y"]
+        torch.testing.assert_close(as_xy(columns), model(image))
+        for name, column in columns.items():
+            assert not name.endswith("_true")
+            assert column.shape == (5,), name
+            assert column.dtype == torch.float32, name
+            assert column.isfinite().all(), name
+        figures = figures_of({**columns, **true(xy)})
+        assert figures.keys() >= figures_of(predicted(as_xy(columns), xy)).keys()
+        assert all(type(value) in (int, float) for value in figures.values())
+
+    def test_whole_images_in_memory(self, model: PointRegressor) -> None:
+        """Bytes, 16 bits and floats; one image, several, and more than a batch."""
+        image, _ = pixels(5, 32, 32)
+        grey = image[:, 0].numpy()
+        with torch.no_grad():
+            expected = model.estimate(image)
+        for images in (grey, 255 * grey.astype(np.uint8), 65535 * grey.astype(np.uint16)):
+            found = model.predict(images, batch_size=2)
+            assert [*found] == [*expected]
+            for name, column in expected.items():
+                np.testing.assert_allclose(found[name], column, atol=1e-4, err_msg=name)
+        assert model.predict(grey[3])["x"] == pytest.approx([expected["x"][3].item()], abs=1e-4)
+        with pytest.raises(ValueError, match=r"expected images \(N, 32, 32\)"):
+            model.predict(grey[:, :31])
 
     @pytest.mark.parametrize(
         "shape", [(2, 1, 32, 31), (2, 1, 31, 32), (2, 3, 32, 32), (1, 32, 32), (2, 1, 64, 64)]
@@ -106,24 +131,32 @@ class TestContract:
     def test_the_head_is_exempt_from_autocast(self, model: PointRegressor) -> None:
         seen: list[torch.dtype] = []
         inside: list[torch.dtype] = []
+        head = [*model.head.modules()] if hasattr(model, "head") else []  # estimators have none
         hooks = [
-            model.head.register_forward_hook(lambda _m, given, _o: seen.append(given[0].dtype)),
             *(
                 layer.register_forward_hook(lambda _m, _i, output: inside.append(output.dtype))
                 for layer in model.features.modules()
                 if isinstance(layer, nn.Conv2d | nn.Linear)
             ),
             *(
-                layer.register_forward_hook(lambda _m, _i, output: seen.append(output.dtype))
-                for layer in model.head.modules()
+                layer.register_forward_hook(
+                    lambda _m, given, output: seen.extend(
+                        value.dtype
+                        for value in (
+                            given[0],
+                            *(output.values() if isinstance(output, dict) else [output]),
+                        )
+                    )
+                )
+                for layer in head
             ),
         ]
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            xy_px = model(pixels(2, 32, 32)[0])
+            columns = model.estimate(pixels(2, 32, 32)[0])
         for hook in hooks:
             hook.remove()
-        assert xy_px.dtype == torch.float32
-        assert set(seen) == {torch.float32}
+        assert {column.dtype for column in columns.values()} == {torch.float32}
+        assert {*seen} == ({torch.float32} if head else set())
         assert not inside or torch.bfloat16 in inside, "autocast was not on at all"
 
     @torch.no_grad()
@@ -148,7 +181,7 @@ class TestContract:
         chosen = [*CPU, f"model={choice}", "data.image_size=32", "scheduler=constant"]
         torch.manual_seed(0)
         lr = max(0.003, compose(chosen).optim.lr)
-        model = instantiate(model_files.compose([*chosen, f"optim.lr={lr}"]).model).train()
+        model = instantiate(model_files.compose([*chosen, f"optim.lr={lr}"]).model, "model").train()
         made = model.configure_optimizers()
         if made is None:
             pytest.skip("a model that is solved rather than trained")
@@ -157,11 +190,11 @@ class TestContract:
         errors = []
         for _ in range(150):
             with torch.no_grad():
-                errors.append(errors_px(model(image), xy).mean().item())
+                errors.append(errors_px(predicted(model(image), xy)).mean().item())
             if errors[-1] < 0.15 * errors[0]:
                 break
             optimizer.zero_grad()
-            model.training_loss(image, xy).backward()
+            model.training_loss(image, true(xy)).backward()
             optimizer.step()
         assert errors[-1] < 0.15 * errors[0], errors[::10]
 
@@ -186,7 +219,7 @@ class TestContract:
             not torch.equal(before[name], value) for name, value in model.state_dict().items()
         )
         trainer.save_checkpoint(tmp_path / "model.ckpt")
-        again, trained_on = checkpoints.load_model(tmp_path / "model.ckpt")
+        again, trained_on = load_model(tmp_path / "model.ckpt")
         assert type(again) is type(model)
         assert not again.training
         image, _ = pixels(4, 32, 32)
@@ -201,36 +234,30 @@ class Constant(PointRegressor):
     def __init__(self, xy_px: tuple[float, float]) -> None:
         super().__init__(4)
         self.features = nn.Flatten()
-        self.head = nn.Linear(16, 2)
+        self.head = PointHead()
         nn.init.zeros_(self.head.weight)
         with torch.no_grad():
             self.head.bias.copy_(torch.tensor(xy_px))
 
 
+class PointHead(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(16, 2)
+
+    def forward(self, features: torch.Tensor) -> Columns:
+        return as_columns(super().forward(features))
+
+
 def test_loss_and_its_gradient_by_hand() -> None:
     model = Constant((1.0, 2.0))
     xy = torch.tensor([[3.0, 5.0], [1.0, 1.0]])
-    loss = model.training_loss(torch.zeros(2, 1, 4, 4), xy)
+    loss = model.training_loss(torch.zeros(2, 1, 4, 4), true(xy))
     assert loss.item() == (4 + 9 + 0 + 1) / 4
     loss.backward()
     assert model.head.bias.grad.tolist() == [2 * (-2 + 0) / 4, 2 * (-3 + 1) / 4]
 
 
-def test_head_in_unit_coordinates_and_in_px() -> None:
-    for scale_output, expected in ((True, [23.5, 15.5]), (False, [0.0, 0.0])):
-        head = LinearHead(3, (32, 48), scale_output)
-        nn.init.zeros_(head.linear.weight)
-        nn.init.zeros_(head.linear.bias)
-        assert head(torch.rand(1, 3)).tolist() == [expected]
-
-
-def test_gradient_of_the_scaled_head_is_half_the_side() -> None:
-    head = LinearHead(3, (32, 48), scale_output=True)
-    head(torch.rand(1, 3)).sum().backward()
-    assert head.linear.bias.grad.tolist() == [24.0, 16.0]
-
-
 def test_a_negative_learning_rate_is_the_users_to_correct() -> None:
-    model = instantiate(compose([*CPU, "optim.lr=-1"]).model)
+    model = instantiate(compose([*CPU, "optim.lr=-1"]).model, "model")
     with pytest.raises(UserError, match="learning rate"):
         model.configure_optimizers()

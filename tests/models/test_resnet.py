@@ -10,7 +10,7 @@ from conftest import compose
 from torch import nn
 from torchvision.models import resnet18
 
-from pixel_spotter.cli.start import instantiate, user_message
+from pixel_spotter.cli.mistakes import instantiate, user_message
 from pixel_spotter.errors import UserError
 from pixel_spotter.models.resnet import (
     DOWNLOAD_TIMEOUT_S,
@@ -133,7 +133,7 @@ def test_no_network_and_no_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.urlopen", no_network)
     with pytest.raises(UserError, match="Name or service not known") as caught:
-        instantiate(compose(["model=resnet18"]).model)
+        instantiate(compose(["model=resnet18"]).model, "model")
     assert "model.weights=PATH" in str(caught.value)
     assert "model.weights=null" in str(caught.value)
     assert socket.getdefaulttimeout() is None
