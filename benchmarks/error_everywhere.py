@@ -13,12 +13,11 @@ import torch
 
 from pixel_spotter import runs
 from pixel_spotter.coordinates import all_positions
-from pixel_spotter.metrics import errors_px
-from pixel_spotter.reporting import plots
-from pixel_spotter.reporting.charts import error_sheet
+from pixel_spotter.models.loading import load_model
+from pixel_spotter.reporting.figures.drawing import save
+from pixel_spotter.reporting.figures.error_maps import error_sheet
 from pixel_spotter.reporting.groups import SPLITS
 from pixel_spotter.simulation.pixels import render_pixels
-from pixel_spotter.training.checkpoints import load_model
 
 
 def main() -> None:
@@ -35,9 +34,9 @@ def main() -> None:
             with torch.inference_mode():
                 images = render_pixels(positions, model.size)
                 xy_px = torch.cat([model(batch) for batch in images.split(250)])
-            error = errors_px(xy_px, positions.float()).reshape(model.size)
+            error = (xy_px - positions).double().norm(dim=1).reshape(model.size)
             maps[f"trained on {split}\nmean {error.mean():.3f} px"] = error.numpy()
-        plots.save(error_sheet(maps), output / f"{model_name}.png")
+        save(error_sheet(maps), output / f"{model_name}.png")
         print(output / f"{model_name}.png")
 
 

@@ -14,11 +14,10 @@ from pathlib import Path
 import torch
 
 from pixel_spotter import runs
-from pixel_spotter.metrics import errors_px
 from pixel_spotter.models.ensemble import EnsembleRegressor
+from pixel_spotter.models.loading import load_model
 from pixel_spotter.reporting.groups import SPLITS, estimate
 from pixel_spotter.simulation.pixels import render_pixels
-from pixel_spotter.training.checkpoints import load_model
 
 
 def errors_by_count(cell: Path) -> list[float]:
@@ -27,12 +26,13 @@ def errors_by_count(cell: Path) -> list[float]:
     assert isinstance(model, EnsembleRegressor)
     xy = data.positions.test
     with torch.inference_mode():
-        answers = model.encode(render_pixels(xy, data.size))
+        images = render_pixels(xy, data.size)
+        answers = torch.stack([member(images) for member in model.members], dim=1)
     count = answers.shape[1]
     return [
         torch.stack(
             [
-                errors_px(answers[:, list(chosen)].mean(dim=1), xy.float()).mean()
+                (answers[:, list(chosen)].mean(dim=1) - xy).double().norm(dim=1).mean()
                 for chosen in combinations(range(count), k)
             ]
         )

@@ -1,24 +1,22 @@
 """Report on a grid: ``python -m pixel_spotter.report sweep=NAME``."""
 
-import csv
-from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from pixel_spotter.cli.start import run_command
 from pixel_spotter.errors import UserError
-from pixel_spotter.files import atomic_write, write_text
-from pixel_spotter.reporting import page, plots
-from pixel_spotter.reporting.cells import Cell, read_sweep
-from pixel_spotter.reporting.groups import MEAN_ERROR
+from pixel_spotter.files import write_text
+from pixel_spotter.reporting import page
+from pixel_spotter.reporting.figures.drawing import save
 from pixel_spotter.reporting.page import Report
+from pixel_spotter.reporting.table import comparison, read_sweep
 
 SWEEPS = Path("outputs/sweeps")
 PAGE = "report.html"
 
-_LISTED = 20
-"""So many unfinished cells are named on the command line; the page names them all."""
+_LISTED = 5
+"""So many cells are named for each reason on the command line; the page names them all."""
 
 
 def write_report(folder: Path) -> Report:
@@ -33,17 +31,17 @@ def write_report(folder: Path) -> Report:
         OSError: if it cannot be read or written.
     """
     report = Report.of(read_sweep(folder))
-    curves = page.training_curves(report)
-    _write_runs(folder / "comparison.csv", report.sweep.finished)
-    write_text(folder / "report.csv", page.table_csv(report))
-    drawn = page.pictures(report, curves)
+    write_text(folder / "comparison.csv", comparison(report.sweep.runs))
+    write_text(folder / "report.csv", report.csv())
+    sections = report.sections()
+    drawn = {f"{one.name}.png": one.figure for one in sections if one.figure is not None}
     for old in (folder / "report").glob("*.png"):
-        if old.name not in {picture.name for picture in drawn}:
+        if old.name not in drawn:
             old.unlink()
-    for picture in drawn:
-        plots.save(picture.figure, folder / "report" / picture.name)
-    write_text(folder / "report.md", page.page_markdown(report, drawn))
-    write_text(folder / PAGE, page.page_html(report, curves))
+    for name, figure in drawn.items():
+        save(figure, folder / "report" / name)
+    write_text(folder / "report.md", page.markdown(report, sections))
+    write_text(folder / PAGE, page.html(report, sections))
     return report
 
 
@@ -53,11 +51,10 @@ def print_report(report: Report, folder: Path) -> None:
     for reason in report.verdict.reasons:
         print(f"  {reason}")
     print(f"\n{report.state()}. {report.seeds()}")
-    unfinished = [*report.sweep.failed, *report.sweep.open]
-    for cell in unfinished[:_LISTED]:
-        print(f"  {cell.name}: {cell.state}{f': {cell.reason}' if cell.reason else ''}")
-    if len(unfinished) > _LISTED:
-        print(f"  ... and {len(unfinished) - _LISTED} more, named on the page")
+    for reason, cells in report.missing().items():
+        more = f"\n    ... and {len(cells) - _LISTED} more, named on the page"
+        print(f"  {len(cells)} {reason}", *cells[:_LISTED], sep="\n    ", end="")
+        print(more if len(cells) > _LISTED else "")
     print(f"Report: {folder / PAGE}")
 
 
@@ -67,26 +64,12 @@ def find_sweep(sweep: str) -> Path:
     Raises:
         UserError: if there is none.
     """
-    named = SWEEPS / sweep
+    named, path = SWEEPS / sweep, Path(sweep).expanduser()
     if sweep and Path(sweep).name == sweep and named.is_dir():
         return named
-    if not sweep or not Path(sweep).is_dir():
+    if not sweep or not path.is_dir():
         raise UserError(f"sweep={sweep} is neither a grid in {SWEEPS} nor a folder")
-    return Path(sweep)
-
-
-def _write_runs(path: Path, cells: Sequence[Cell]) -> None:
-    """Write every run's figures, the smallest mean error first."""
-    rows = [{"cell": cell.folder.name, **cell.metrics} for cell in cells]
-    rows.sort(key=lambda row: row[MEAN_ERROR])
-    columns = list(dict.fromkeys(key for row in rows for key in row if key != "versions"))
-    with (
-        atomic_write(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, columns, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
+    return path
 
 
 def run(cfg: DictConfig) -> None:
@@ -97,7 +80,7 @@ def run(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Run the command."""
-    run_command("report", run, paths=("sweep",))
+    run_command("report", run)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,34 @@
-"""Finished runs that nobody trained: in memory, and as folders."""
+"""Finished runs that nobody trained: as rows of a report's table, and as folders."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
-from omegaconf import OmegaConf
+import yaml
 from torch import Tensor
 
-from pixel_spotter.metrics import point_metrics
-from pixel_spotter.reporting.cells import Cell
-from pixel_spotter.runs import prefixed
+from pixel_spotter import runs
+from pixel_spotter.coordinates import Columns
+from pixel_spotter.metrics import figures_of
+
+
+def columns(pred: Sequence[Sequence[float]], true: Sequence[Sequence[float]]) -> Columns:
+    """Return predictions and truths, (N, 2) each, as columns."""
+    values = torch.cat([torch.tensor(pred), torch.tensor(true)], dim=1).float()
+    return dict(zip(("x", "y", "x_true", "y_true"), values.T.contiguous(), strict=True))
 
 
 def metrics_of(
-    model: str, split: str, seed: int, pred: Tensor, true: Tensor, **others: Any
+    model: str, split: str, seed: int, predictions: Columns, **others: Any
 ) -> dict[str, Any]:
     """Return a metrics.json."""
-    figures = point_metrics(pred, true)
+    figures = figures_of(predictions)
     return {
-        **prefixed("val", figures),
-        **prefixed("test", figures),
+        **{f"val/{name}": value for name, value in figures.items()},
+        **{f"test/{name}": value for name, value in figures.items()},
         "test/seen_in_training": 0.0,
         "model": model,
         "split": split,
@@ -46,18 +54,31 @@ def cell(
     error: float = 1.0,
     seen: float = 0.0,
     parameters: int = 10,
-    kind: dict[str, Any] | None = None,
+    settings: dict[str, Any] | None = None,
     overrides: dict[str, str] | None = None,
-    true: Tensor | None = None,
-    pred: Tensor | None = None,
+    predictions: Columns | None = None,
     folder: Path = Path("nowhere"),
-) -> Cell:
-    """Return a finished run in memory, all of whose errors are the same unless given."""
-    true = torch.tensor([[1.0, 2.0], [3.0, 4.0]]) if true is None else true
-    pred = true + torch.tensor([error, 0.0]) if pred is None else pred
-    metrics = metrics_of(model, split, seed, pred, true, parameters=parameters)
+    **others: Any,
+) -> dict[str, Any]:
+    """Return a row of `Sweep.runs`, all of whose errors are the same unless given."""
+    if predictions is None:
+        predictions = columns([[1.0 + error, 2.0], [3.0 + error, 4.0]], [[1, 2], [3, 4]])
+    metrics = metrics_of(model, split, seed, predictions, parameters=parameters, **others)
     metrics |= {"test/mean_error_px": float(error), "test/seen_in_training": seen}
-    return Cell(folder, metrics, kind or {}, (seed, seed), overrides or {}, pred, true)
+    return {
+        "cell": f"{model}{seed}",
+        **metrics,
+        "folder": folder,
+        "settings": settings or {},
+        "seeds": repr([seed, "${seed}"]),
+        "overrides": overrides or {},
+        "predictions": predictions,
+    }
+
+
+def table(*cells: Mapping[str, Any]) -> pd.DataFrame:
+    """Return `Sweep.runs` of cells."""
+    return pd.DataFrame(cells, dtype=object)
 
 
 def write_cell(
@@ -69,36 +90,52 @@ def write_cell(
     settings: dict[str, Any] | None = None,
     finished: bool = True,
     failure: str | None = None,
+    epochs: Sequence[float] = (),
     **figures: Any,
 ) -> Path:
-    """Write a run's folder, as training leaves it behind."""
+    """Write a run's folder, as training leaves it behind: three positions, the same errors."""
     overrides = {"model": model, "data.split": split, "seed": seed, **(settings or {})}
     folder = sweep / ",".join(sorted(f"{key}={value}" for key, value in overrides.items()))
-    (folder / ".hydra").mkdir(parents=True)
-    config = OmegaConf.create(
-        {
-            "name": "${now:%Y}",
-            "seed": seed,
-            "grid_seeds": None,
-            "data": {"split": split, "seed": "${seed}"},
-            "optim": {"lr": 0.001},
-            "trainer": {"max_epochs": 2},
-            "scheduler": {"T_max": "${trainer.max_epochs}"},
-        }
-    )
+    config: dict[str, Any] = {
+        "name": "${now:%Y}",
+        "seed": seed,
+        "data": {"split": split, "seed": "${seed}"},
+        "optim": {"lr": 0.001},
+        "trainer": {"max_epochs": 2},
+        "scheduler": {"T_max": "${trainer.max_epochs}"},
+    }
     for key, value in (settings or {}).items():
-        OmegaConf.update(config, key, value)
-    (folder / ".hydra/config.yaml").write_text(OmegaConf.to_yaml(config))
+        group, _, name = key.rpartition(".")
+        config.setdefault(group, {})[name] = value
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / runs.CONFIG).write_text(yaml.safe_dump(config))
     lines = [f"{key}={value}" for key, value in overrides.items()]
-    (folder / ".hydra/overrides.yaml").write_text(OmegaConf.to_yaml(lines))
+    (folder / runs.OVERRIDES).write_text(yaml.safe_dump(lines))
+    if epochs:
+        rows = [{"epoch": k, "val/mean_error_px": value} for k, value in enumerate(epochs)]
+        runs.write_epochs(folder, rows)
     if failure is not None:
-        (folder / "failure.txt").write_text(failure + "\n")
+        (folder / runs.FAILURE).write_text(failure + "\n")
     elif finished:
-        true = torch.tensor([[1.0, 2.0], [3.0, 4.0], [15.0, 0.0]])
-        pred = true + torch.tensor([[error, 0.0], [0.0, error], [-error, 0.0]])
-        rows = [[*t, *p] for t, p in zip(true.tolist(), pred.tolist(), strict=True)]
-        table = "".join("test," + ",".join(f"{v:g}" for v in row) + "\n" for row in rows)
-        (folder / "predictions.csv").write_text("split,x_true,y_true,x_pred,y_pred\n" + table)
-        metrics = metrics_of(model, split, seed, pred, true, **figures)
-        (folder / "metrics.json").write_text(json.dumps(metrics))
+        true = [[1.0, 2.0], [3.0, 4.0], [15.0, 0.0]]
+        pred = [[1.0 + error, 2.0], [3.0, 4.0 + error], [15.0 - error, 0.0]]
+        predictions = columns(pred, true)
+        runs.write_predictions(folder, predictions)
+        runs.write_worst(folder, predictions, images_of(predictions))
+        runs.write_metrics(folder, metrics_of(model, split, seed, predictions, **figures))
     return folder
+
+
+def images_of(predictions: Columns, size: tuple[int, int] = (16, 16)) -> Tensor:
+    """Return an image (N, H, W) with one white pixel for each truth."""
+    images = torch.zeros(len(predictions["x"]), *size)
+    x, y = ((predictions[name] + 0.5).floor().long() for name in ("x_true", "y_true"))
+    images[torch.arange(len(images)), y, x] = 1
+    return images
+
+
+def plan(folder: Path, command: list[str], *cells: Mapping[str, str]) -> None:
+    """Write a grid's plan."""
+    folder.mkdir(exist_ok=True)
+    named = {",".join(sorted(f"{k}={v}" for k, v in one.items())): dict(one) for one in cells}
+    (folder / runs.PLAN).write_text(json.dumps({"commands": [command], "cells": named}))

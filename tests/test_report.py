@@ -1,23 +1,24 @@
 import csv
 import io
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from conftest import CommandServer, read_json
-from omegaconf import OmegaConf
 from PIL import Image
-from sweeps import write_cell
-from torch.utils.tensorboard import SummaryWriter
+from sweeps import columns, images_of, metrics_of, plan, write_cell
 
+from pixel_spotter import metrics, runs
 from pixel_spotter.errors import UserError
-from pixel_spotter.report import find_sweep, write_report
-from pixel_spotter.reporting import wording
-from pixel_spotter.reporting.cells import read_sweep
+from pixel_spotter.metrics import Figure
+from pixel_spotter.report import find_sweep, print_report, write_report
 from pixel_spotter.reporting.page import Report
+from pixel_spotter.reporting.table import by_reason, failures, read_sweep
+from pixel_spotter.reporting.verdict import seconds
 
-NASTY = "<script>alert(1)</script> & | *why*"
+NASTY = "<script>alert(1)</script> & | *why* `x` [a](b) _c_ $d$"
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +28,12 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split, seen in (("uniform", 0.0), ("iid", 0.64)):
         for seed in (0, 1):
             share = {"test/seen_in_training": seen}
-            run = write_cell(folder, "cnn", split, seed, 0.25 + 0.5 * seed, **share)
-            with SummaryWriter(str(run)) as writer:
-                for epoch in range(3):
-                    writer.add_scalar("val/mean_error_px", 4.0 / (epoch + 1), epoch)
+            write_cell(
+                folder, "cnn", split, seed, 0.25 + 0.5 * seed, epochs=(4.0, 2.0, 1.0), **share
+            )
             write_cell(folder, "argmax", split, seed, 0.0, parameters=0, **share)
             write_cell(folder, "resnet18", split, seed, failure=NASTY)
-    own = {"test/box_iou": 0.75}
+    own = {"test/box_iou": 0.75, "test/own_figure": 0.125, "ended": "early_stopping"}
     write_cell(folder, "yolo", "uniform", 0, 5.0, **own)
     write_cell(folder, "yolo", "uniform", 1, finished=False)
     (folder / "seed=9,left_out").mkdir()
@@ -47,24 +47,23 @@ def page(sweep: Path) -> str:
 
 
 class Tables(HTMLParser):
-    """The ranking tables: split -> rows of cells."""
+    """The tables of a page by their classes and parts: rows of cells."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
-        self.rows: dict[str, list[list[str]]] = {}
+        self.rows: dict[tuple[str | None, str | None], list[list[str]]] = {}
         self.current: list[list[str]] | None = None
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         named = dict(attrs)
         if tag == "table":
-            split = named.get("data-split")
-            self.current = self.rows.setdefault(split, []) if split else None
+            self.current = self.rows.setdefault((named["class"], named["data-part"]), [])
         elif self.current is not None and tag == "tr":
             self.current.append([])
         elif self.current is not None and tag in ("td", "th"):
             self.current[-1].append("")
-        elif self.current is not None and tag == "small":
+        elif self.current is not None and tag in ("small", "span") and self.current[-1][-1]:
             self.current[-1][-1] += " "
 
     def handle_endtag(self, tag: str) -> None:
@@ -74,6 +73,21 @@ class Tables(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.current and self.current[-1]:
             self.current[-1][-1] += data.strip()
+
+
+def ranking(page: str, split: str) -> list[dict[str, str]]:
+    head, *rows = Tables(page).rows["ranking", split]
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def markdown_tables(text: str) -> dict[str, list[dict[str, str]]]:
+    found: dict[str, list[dict[str, str]]] = {}
+    for part in text.split("\n## ")[1:]:
+        title = part.split("\n")[0]
+        lines = [re.split(r"(?<!\\)\|", line)[1:-1] for line in part.split("\n") if line[:1] == "|"]
+        cells = [[one.strip() for one in line] for line in lines]
+        found[title] = [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
+    return found
 
 
 def table(sweep: Path) -> list[dict[str, str]]:
@@ -88,6 +102,12 @@ def test_the_page_needs_nothing_but_itself(page: str) -> None:
     assert all(one.startswith("#") for one in re.findall(r"url\((.*?)\)", page))
 
 
+def test_every_link_within_the_page_leads_somewhere(page: str) -> None:
+    links = set(re.findall(r'<a href="#([^"]*)"', page))
+    assert {"ranking", "open-and-failed-cells", "terms"} <= links
+    assert links <= set(re.findall(r'<h2 id="([^"]*)"', page))
+
+
 def test_the_page_starts_with_the_verdict(page: str) -> None:
     assert page.index("Of the trained models, use cnn.") < page.index("<table")
     assert "The floor: argmax" in page
@@ -97,59 +117,106 @@ def test_what_a_user_wrote_is_text_on_the_page(page: str, sweep: Path) -> None:
     assert "<script>" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; | *why*" in page
     text = (sweep / "report.md").read_text()
+    written = r"&lt;script>alert(1)&lt;/script> &amp; \| \*why\* \`x\` \[a\](b) \_c\_ \$d\$"
+    assert f"failed: {written}" in text
     assert "<script>" not in text
-    assert "\\| \\*why\\*" in text
+
+
+def test_names_of_splits_and_models_are_text_too(tmp_path: Path) -> None:
+    for model in ("<b>", "a_b"):
+        write_cell(tmp_path, model, "<i>|", epochs=(2.0, 1.0))
+    write_report(tmp_path)
+    page, text = ((tmp_path / name).read_text() for name in ("report.html", "report.md"))
+    assert not re.search(r"<b>|<i>\|", page + text)
+    assert "&lt;b>" in text
+    assert "a_b" in text
+    assert "## Ranking: &lt;i>\\|" in text
+    for name in re.findall(r"\]\(report/(.*?)\)", text):
+        assert (
+            tmp_path / "report" / name.replace("%3C", "<").replace("%3E", ">").replace("%7C", "|")
+        ).is_file()
 
 
 def test_the_ranking_has_the_best_first_and_the_open_last(page: str) -> None:
-    rows = Tables(page).rows
-    assert list(rows) == ["uniform", "iid"]
-    assert [row[0] for row in rows["uniform"][1:]] == ["1argmax", "2cnn", "3yolo", "resnet18"]
-    assert [row[0] for row in rows["iid"][1:]] == ["1argmax", "2cnn", "resnet18"]
-    assert rows["uniform"][-1][1].startswith("open: 2 failed: <script>")
-    assert rows["uniform"][-1][-1] == "0 of 2"
-    assert rows["uniform"][3][-1] == "1 of 2 1 open"
+    uniform, iid = ranking(page, "uniform"), ranking(page, "iid")
+    assert [row["model"] for row in uniform] == ["1argmax", "2cnn", "3yolo", "resnet18 open"]
+    assert [row["model"] for row in iid] == ["1argmax", "2cnn", "resnet18 open"]
+    assert [row["seeds"] for row in uniform] == [
+        "2",
+        "2",
+        "1 of 2 1 open, 1 stopped early",
+        "0 of 2 2 failed",
+    ]
+    assert set(uniform[-1].values()) == {"resnet18 open", "-", "0 of 2 2 failed"}
+
+
+def test_the_overview_is_in_the_order_of_the_verdict(page: str) -> None:
+    head, *rows = Tables(page).rows["overview", ""]
+    assert head == ["model", "uniform", "iid", "parameters", "training (s)"]
+    assert [row[0] for row in rows] == [
+        "argmax closed form", "cnn use this", "yolo", "resnet18 open"
+    ]  # fmt: skip
+    assert rows[1][1:] == ["0.500 ± 3.177", "0.500 ± 3.177", "1,234", "10"]
+    assert rows[2][1:3] == ["5.000", "-"]
+    dots = re.findall(r'class="dot" style="background:(#\w+)"', page)
+    assert len(dots) == 5
+    assert len({*dots}) == 3
 
 
 def test_mean_and_interval_of_the_seeds_are_on_the_page(page: str) -> None:
     # errors 0.25 and 0.75: t(0.975, 1) = 12.7062, times 0.25
-    cells = dict(zip(*(Tables(page).rows["uniform"][k] for k in (0, 2)), strict=True))
-    assert cells["mean error (px)"] == "0.500 ±3.177"
-    assert cells["parameters"].strip() == "1,234"
-    assert cells["exact hits"].split()[0] == "50.0%"
+    row = ranking(page, "uniform")[1]
+    assert row["mean error (px)"] == "0.500 ± 3.177"
+    assert row["parameters"] == "1,234"
+    assert row["epochs"] == "2"
+    assert row["exact hits"].split()[0] == "50.0%"
+    assert row["training (s)"] == "10 ± 0"
 
 
-def test_one_seed_has_no_interval_and_extra_figures_a_column(page: str) -> None:
-    cells = dict(zip(*(Tables(page).rows["uniform"][k] for k in (0, 3)), strict=True))
-    assert cells["mean error (px)"].strip() == "5.000"
-    assert cells["box iou"].strip() == "0.750"
-    cells = dict(zip(*(Tables(page).rows["uniform"][k] for k in (0, 2)), strict=True))
-    assert cells["box iou"] == "-"
+def test_one_seed_has_no_interval_and_own_figures_a_column(page: str) -> None:
+    argmax, cnn, yolo, _ = ranking(page, "uniform")
+    assert yolo["mean error (px)"] == "5.000"
+    assert yolo["box IoU"] == "0.750"
+    assert yolo["own figure"] == "0.125"
+    assert argmax["box IoU"] == cnn["own figure"] == "-"
+
+
+def test_the_markdown_has_the_tables_of_the_page(page: str, sweep: Path) -> None:
+    tables = markdown_tables((sweep / "report.md").read_text())
+    for split in ("uniform", "iid"):
+        shown, written = ranking(page, split), tables[f"Ranking: {split}"]
+        assert len(shown) == len(written)
+        for one, other in zip(shown, written, strict=True):
+            assert one.keys() == other.keys()
+            assert {k: v for k, v in one.items() if k != "model" and v != "-"} == {
+                k: v.replace("&lt;", "<") for k, v in other.items() if k != "model" and v
+            }
+    names = [row["model"] for row in tables["Ranking: uniform"]]
+    assert names == ["1. argmax", "2. cnn", "3. yolo", "resnet18 *open*"]
 
 
 def test_the_csv_has_the_figures_of_the_page(page: str, sweep: Path) -> None:
     ways = {
-        "mean error (px)": ("test/mean_error_px", wording.pixels),
-        "worst (px)": ("test/max_error_px", wording.pixels),
-        "exact hits": ("test/hit_rate", wording.share),
-        "training (s)": ("train_seconds", wording.seconds),
-        "images/s": ("train_images_per_second", wording.whole),
+        "mean error (px)": ("test/mean_error_px", metrics.pixels),
+        "worst (px)": ("test/max_error_px", metrics.pixels),
+        "rmse (px)": ("test/rmse_px", metrics.pixels),
+        "bias y (px)": ("test/bias_y_px", metrics.plain),
+        "exact hits": ("test/hit_rate", metrics.share),
+        "training (s)": ("train_seconds", seconds),
+        "images/s": ("train_images_per_second", metrics.whole),
     }
-    rows = Tables(page).rows
     compared = 0
     for line in table(sweep):
         if line["seeds"] == "0":
-            assert line["rank"] == line["test/mean_error_px"] == ""
+            assert line["rank"] == line["test/mean_error_px"] == line["device"] == ""
             assert line["failed"] == "2"
             continue
-        shown = dict(
-            zip(rows[line["split"]][0], rows[line["split"]][int(line["rank"])], strict=True)
-        )
+        shown = ranking(page, line["split"])[int(line["rank"]) - 1]
+        assert shown["model"] == line["rank"] + line["model"]
         for title, (key, write) in ways.items():
             mean, half = float(line[key]), line[f"{key}_ci95"]
-            assert shown[title].split()[0] == write(mean)
-            if half:
-                assert shown[title].split()[1] == "±" + write(float(half), mean)
+            interval = f" ± {write(float(half), mean)}" if half else ""
+            assert shown[title] == write(mean) + interval
             compared += 1
     assert compared == 5 * len(ways)
 
@@ -157,10 +224,59 @@ def test_the_csv_has_the_figures_of_the_page(page: str, sweep: Path) -> None:
 def test_the_csv_has_the_figures_of_the_runs(sweep: Path) -> None:
     (line,) = (one for one in table(sweep) if (one["model"], one["split"]) == ("cnn", "iid"))
     files = [f for f in sweep.glob("*/metrics.json") if "split=iid,model=cnn" in f.parent.name]
-    metrics = [read_json(file) for file in files]
-    assert len(metrics) == int(line["seeds"]) == 2
-    for key in ("test/mean_error_px", "test/p95_error_px", "train_seconds"):
-        assert float(line[key]) == pytest.approx(sum(m[key] for m in metrics) / 2)
+    found = [read_json(file) for file in files]
+    assert len(found) == int(line["seeds"]) == 2
+    for key in ("test/mean_error_px", "test/p95_error_px", "test/count", "train_seconds"):
+        assert float(line[key]) == pytest.approx(sum(m[key] for m in found) / 2)
+    assert (line["threads"], line["device"], line["failed"], line["open"]) == ("1", "cpu", "0", "0")
+    yolo = next(one for one in table(sweep) if one["model"] == "yolo")
+    assert (yolo["failed"], yolo["open"], yolo["test/own_figure"]) == ("0", "1", "0.125")
+
+
+def test_every_run_is_in_the_comparison_the_best_first(sweep: Path) -> None:
+    with (sweep / "comparison.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    errors = [float(row["test/mean_error_px"]) for row in rows]
+    assert errors == sorted(errors)
+    assert len(rows) == 9
+    assert rows[-1]["cell"] == "data.split=uniform,model=yolo,seed=0"
+    assert rows[-1]["image_size"] == "[16, 16]"
+    assert rows[-1]["epochs"] == "2"
+    assert not {"versions", "folder", "settings", "predictions"} & rows[0].keys()
+
+
+def test_a_new_figure_is_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new = Figure("luck_px", "luck", "px", metrics.pixels, ("x",), lambda c: 0.375)
+    monkeypatch.setattr(metrics, "FIGURES", (*metrics.FIGURES[:2], new, *metrics.FIGURES[2:]))
+    for seed in (0, 1):
+        write_cell(tmp_path, "cnn", seed=seed, **{"test/luck_px": 0.25 + 0.25 * seed})
+    write_report(tmp_path)
+    head, row = Tables((tmp_path / "report.html").read_text()).rows["ranking", "uniform"]
+    assert head[3] == "luck (px)"
+    assert row[3] == "0.375 ± 1.588"
+    (written,) = markdown_tables((tmp_path / "report.md").read_text())["Ranking: uniform"]
+    assert written["luck (px)"] == "0.375 ± 1.588"
+    assert table(tmp_path)[0]["test/luck_px"] == "0.375"
+    assert "test/luck_px" in (tmp_path / "comparison.csv").read_text().split("\n")[0]
+
+
+def test_every_figure_that_runs_have_is_shown_in_its_order(page: str) -> None:
+    head = [*ranking(page, "uniform")[0]]
+    assert head == [
+        "model", "mean error (px)", "median (px)", "95% (px)", "worst (px)", "mse (px²)",
+        "rmse (px)", "exact hits", "within 1 px", "bias x (px)", "bias y (px)", "box IoU",
+        "own figure", "epochs", "parameters", "training (s)", "images/s", "seeds",
+    ]  # fmt: skip
+    assert "3 test positions a run" in page
+
+
+def test_places_are_told_apart_where_they_differ(tmp_path: Path) -> None:
+    write_cell(tmp_path, "cnn", threads=2)
+    write_cell(tmp_path, "svm", threads=1)
+    write_report(tmp_path)
+    rows = ranking((tmp_path / "report.html").read_text(), "uniform")
+    assert [row["threads"] for row in rows] == ["2", "1"]
+    assert "device" not in rows[0]
 
 
 def test_what_was_seen_in_training_is_said_plainly(page: str, sweep: Path) -> None:
@@ -169,26 +285,49 @@ def test_what_was_seen_in_training_is_said_plainly(page: str, sweep: Path) -> No
         assert "no test position was seen in training" in text
 
 
-def test_pictures_of_every_kind(page: str, sweep: Path) -> None:
-    for section in ("frontier", "training", "maps", "worst"):
-        part = page.split(f'id="{section}"')[1].split("</section>")[0]
-        assert "<svg" in part or "data:image/png" in part, section
+def test_pictures_of_every_kind_are_drawn_once(page: str, sweep: Path) -> None:
     text = (sweep / "report.md").read_text()
     linked = re.findall(r"\]\((report/.*?)\)", text)
     assert {f"report/{file.name}" for file in (sweep / "report").iterdir()} == set(linked)
-    assert len(linked) >= 5
+    assert len(linked) == len(set(linked)) == page.count("<svg")
+    kinds = {re.split(r"[_.]", name.removeprefix("report/"))[0] for name in linked}
+    assert kinds == {"frontier", "training", "error", "worst"}
     for name in linked:
         with Image.open(sweep / name) as image:
             image.load()
             assert len(image.convert("RGB").getcolors(10**6) or []) > 20
 
 
-def test_open_and_failed_cells_are_named(page: str) -> None:
+def test_pictures_of_an_earlier_report_go(tmp_path: Path) -> None:
+    write_cell(tmp_path, "cnn")
+    (tmp_path / "report").mkdir()
+    for name in ("old.png", "mine.txt"):
+        (tmp_path / "report" / name).write_text("")
+    write_report(tmp_path)
+    assert {"mine.txt", "frontier.png"} <= {file.name for file in (tmp_path / "report").iterdir()}
+    assert not (tmp_path / "report/old.png").exists()
+
+
+def test_open_and_failed_cells_are_named_and_equal_reasons_told_once(
+    page: str, sweep: Path
+) -> None:
     assert "9 of 14 cells finished, 4 failed, 1 open" in page
-    part = page.split('id="unfinished"')[1].split("</section>")[0]
-    assert "data.split=uniform,model=yolo,seed=1" in part.replace("<wbr>", "")
-    assert part.count("<td>failed</td>") == 4
+    head, failed, open_ = Tables(page).rows["open", ""]
+    assert head == ["state and reason", "cells", "which"]
+    assert failed[:2] == [f"failed: {NASTY}", "4"]
+    assert failed[2].split("\n") == [
+        f"data.split={split},model=resnet18,seed={seed}"
+        for split in ("iid", "uniform")
+        for seed in (0, 1)
+    ]
+    assert open_ == ["interrupted or running", "1", "data.split=uniform,model=yolo,seed=1"]
     assert "left_out" not in page
+    assert (sweep / "report.md").read_text().count("alert(1)") == 1
+
+
+def test_reasons_are_put_together(sweep: Path) -> None:
+    assert [*by_reason(failures(sweep))] == [NASTY]
+    assert by_reason({"a": "x", "b": "y", "c": "x"}) == {"x": ["a", "c"], "y": ["b"]}
 
 
 def test_the_same_runs_make_the_same_files(sweep: Path) -> None:
@@ -205,18 +344,32 @@ def test_the_command(run_command: CommandServer, tmp_path: Path) -> None:
     assert ended.code == 0, ended.stderr
     assert "Use cnn." in ended.stdout
     assert "1 of 2 cells finished, 1 failed" in ended.stdout
-    assert "data.split=uniform,model=cnn,seed=1: failed: no weights" in ended.stdout
+    assert "1 failed: no weights\n    data.split=uniform,model=cnn,seed=1\n" in ended.stdout
     assert "outputs/sweeps/mine/report.html" in ended.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"], "something was left behind"
 
 
+def test_a_reason_is_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_cell(tmp_path, "cnn", error=0.5)
+    for seed in range(7):
+        write_cell(tmp_path, "svm", seed=seed, failure="no weights")
+    print_report(Report.of(read_sweep(tmp_path)), tmp_path)
+    printed = capsys.readouterr().out
+    assert printed.count("no weights") == 1
+    assert "  7 failed: no weights\n" in printed
+    assert printed.count("model=svm,seed=") == 5
+    assert "    ... and 2 more, named on the page\n" in printed
+
+
 def test_a_name_before_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for folder in ("outputs/sweeps/mine", "mine", "other"):
+    monkeypatch.setenv("HOME", str(tmp_path / "other"))
+    for folder in ("outputs/sweeps/mine", "mine", "other/grid"):
         Path(folder).mkdir(parents=True)
     assert find_sweep("mine") == Path("outputs/sweeps/mine")
     assert find_sweep("./mine").resolve() == Path("mine").resolve()
     assert find_sweep("other") == Path("other")
+    assert find_sweep("~/grid") == tmp_path / "other/grid"
 
 
 def error_of(folder: Path) -> str:
@@ -246,20 +399,29 @@ def test_nothing_finished(tmp_path: Path) -> None:
     assert "no weights" in error
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"accuracy": 1}', "\x00", '{"model": "cnn"}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"accuracy": 1}', "\x00", '{"model": "cnn"}', '{"model": 1}']
+)
 def test_figures_that_are_not_ours(content: str, tmp_path: Path) -> None:
-    (write_cell(tmp_path, "cnn") / "metrics.json").write_text(content)
+    (write_cell(tmp_path, "cnn") / runs.METRICS).write_text(content)
     assert "metrics.json" in error_of(tmp_path)
 
 
-def test_figures_that_are_no_numbers(tmp_path: Path) -> None:
-    file = write_cell(tmp_path, "cnn") / "metrics.json"
-    file.write_text(re.sub(r'("train_seconds": )[\d.]+', r"\1NaN", file.read_text()))
+@pytest.mark.parametrize("value", ["NaN", "null", '"many"', "[1]"])
+def test_figures_that_are_no_numbers(value: str, tmp_path: Path) -> None:
+    file = write_cell(tmp_path, "cnn") / runs.METRICS
+    file.write_text(re.sub(r'("train_seconds": )[\d.]+', rf"\1{value}", file.read_text()))
     assert "train_seconds" in error_of(tmp_path)
 
 
+def test_a_size_that_is_none(tmp_path: Path) -> None:
+    for k, size in enumerate((None, [16], "16", [16, 0])):
+        write_cell(tmp_path / str(k), "cnn", image_size=size)
+        assert "metrics.json" in error_of(tmp_path / str(k))
+
+
 def test_figures_without_a_config(tmp_path: Path) -> None:
-    (write_cell(tmp_path, "cnn") / ".hydra/config.yaml").unlink()
+    (write_cell(tmp_path, "cnn") / runs.CONFIG).unlink()
     assert "lacks .hydra/config.yaml" in error_of(tmp_path)
 
 
@@ -274,73 +436,111 @@ def test_figures_without_a_config(tmp_path: Path) -> None:
         "split,x_true,y_true,x_pred,y_pred\ntest,1,2,nan,1\n",
         "split,x_true,y_true,x_pred,y_pred\ntest,1,2,3,4\n",  # one of three
         "split,x_true,y_true,x_pred,y_pred\n" + "test,99,2,3,4\n" * 3,
+        "x,y,x_true,y_true\n" + "1,2,1,15.6\n" * 3,
+        "x,y,x_true,y_true\n" + "1,2,-0.6,1\n" * 3,
         "\x00\x01",
     ],
 )
 def test_predictions_that_are_not_ours(content: str, tmp_path: Path) -> None:
-    (write_cell(tmp_path, "cnn") / "predictions.csv").write_text(content)
+    (write_cell(tmp_path, "cnn") / runs.PREDICTIONS).write_text(content)
     assert "predictions.csv" in error_of(tmp_path)
 
 
 def test_predictions_that_are_gone(run_command: CommandServer, tmp_path: Path) -> None:
-    (write_cell(tmp_path / "mine", "cnn") / "predictions.csv").unlink()
+    (write_cell(tmp_path / "mine", "cnn") / runs.PREDICTIONS).unlink()
     assert "predictions.csv" in run_command("report", "sweep=mine", cwd=tmp_path).error()
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "overrides.yaml"])
-def test_a_damaged_config(name: str, tmp_path: Path) -> None:
-    (write_cell(tmp_path, "cnn") / ".hydra" / name).write_text("{a: [")
+@pytest.mark.parametrize("content", ["{a: [", "1"])
+def test_a_damaged_config(name: str, content: str, tmp_path: Path) -> None:
+    (write_cell(tmp_path, "cnn") / ".hydra" / name).write_text(content)
     assert name in error_of(tmp_path)
+
+
+@pytest.mark.parametrize("name", [runs.EPOCHS, runs.WORST])
+def test_damage_beside_the_figures(name: str, tmp_path: Path) -> None:
+    (write_cell(tmp_path, "cnn") / name).write_text("damage")
+    assert name in error_of(tmp_path)
+
+
+def test_truths_between_pixels_up_to_the_edges_of_the_image(tmp_path: Path) -> None:
+    folder = write_cell(tmp_path, "cnn")
+    tested = columns(
+        [[0.2, 0.0], [3.0, 4.0], [15.0, 15.0]], [[-0.3, -0.5], [3.4, 4.0], [15.5, 15.5]]
+    )
+    inside = {name: values.clamp(-0.5, 15.49) for name, values in tested.items()}
+    runs.write_predictions(folder, tested)
+    runs.write_worst(folder, tested, images_of(inside))
+    runs.write_metrics(folder, metrics_of("cnn", "uniform", 0, tested))
+    write_report(tmp_path)
+    assert (tmp_path / "report/worst_uniform.png").is_file()
+
+
+def test_runs_of_version_0_1_are_read(tmp_path: Path) -> None:
+    folder = write_cell(tmp_path, "cnn")
+    (folder / runs.WORST).unlink()
+    rows = "test,1,2,2,2\ntest,3,4,3,5\ntest,15,0,14,0\n"
+    (folder / runs.PREDICTIONS).write_text("split,x_true,y_true,x_pred,y_pred\n" + rows)
+    (folder.parent / "multirun.yaml").write_text("hydra: {}\n")
+    report = write_report(tmp_path)
+    assert report.state() == "1 cell finished, none open"
+    assert not list((tmp_path / "report").glob("worst*"))
+    assert not list((tmp_path / "report").glob("training*"))
 
 
 def test_the_same_settings_and_seed_count_once(tmp_path: Path) -> None:
     write_cell(tmp_path, "cnn").rename(tmp_path / "again")
     write_cell(tmp_path, "cnn")
-    report = Report.of(read_sweep(tmp_path))
-    assert [len(group.cells) for group in report.groups] == [1]
-    assert len(report.sweep.repeated) == 1
+    write_cell(tmp_path, "cnn", seed=1)
+    report = write_report(tmp_path)
+    assert [len(group.runs) for group in report.groups] == [2]
+    assert report.sweep.repeated == ["data.split=uniform,model=cnn,seed=0"]
+    assert "left out" in (tmp_path / "report.md").read_text()
 
 
-def plan(folder: Path, command: list[str], **params: str) -> None:
-    exclude = ["name", "experiment"]
-    content = {
-        "sweeper": {"params": params},
-        "overrides": {"task": command},
-        "job": {"config": {"override_dirname": {"exclude_keys": exclude}}},
-    }
-    folder.mkdir(exist_ok=True)
-    (folder / "multirun.yaml").write_text(OmegaConf.to_yaml({"hydra": content}))
+def cells(*models: str, seeds: tuple[int, ...] = (0, 1)) -> list[dict[str, str]]:
+    return [
+        {"data.split": "uniform", "model": model, "seed": str(seed)}
+        for model in models
+        for seed in seeds
+    ]
 
 
 def test_cells_that_were_never_begun_are_open(tmp_path: Path) -> None:
-    plan(tmp_path, ["experiment=x", "seed=0,1"], model="cnn,svm", **{"data.split": "uniform"})
+    plan(tmp_path, ["experiment=x", "seed=0,1"], *cells("cnn", "svm"))
     write_cell(tmp_path, "cnn", seed=0)
+    (tmp_path / "data.split=uniform,model=svm,seed=0").mkdir()
+    (tmp_path / "data.split=uniform,model=svm,seed=1").mkdir()
+    (tmp_path / "data.split=uniform,model=svm,seed=1" / runs.LOCK).touch()
     found = read_sweep(tmp_path)
-    assert [(cell.model, cell.state) for cell in found.open] == [
-        ("cnn", "not begun"), ("svm", "not begun"), ("svm", "not begun")
+    assert [(cell.model, cell.state) for cell in found.unfinished] == [
+        ("cnn", "not begun"), ("svm", "not begun"), ("svm", "interrupted or running")
     ]  # fmt: skip
     report = Report.of(found)
-    assert [(g.model, len(g.cells), len(g.unfinished)) for g in report.groups] == [
+    assert report.state() == "1 of 4 cells finished, 3 open"
+    assert [(g.model, len(g.runs), len(g.unfinished)) for g in report.groups] == [
         ("cnn", 1, 1),
         ("svm", 0, 2),
     ]
 
 
-def test_cells_left_out_on_purpose_are_not_open(tmp_path: Path) -> None:
-    plan(tmp_path, ["seed=0,1,2,3"], model="cnn", **{"data.split": "uniform"})
-    for seed in (0, 1):
-        write_cell(tmp_path, "cnn", seed=seed, settings={"grid_seeds": 2}).rename(
-            tmp_path / f"data.split=uniform,model=cnn,seed={seed}"
-        )
-    (tmp_path / "data.split=uniform,model=cnn,seed=2").mkdir()
-    assert read_sweep(tmp_path).unfinished == []
+def test_every_command_of_the_plan_is_shown(tmp_path: Path) -> None:
+    plan(tmp_path, ["experiment=x", "seed=0,1"], *cells("cnn"))
+    runs.add_to_plan(tmp_path, ["model=svm", "name=mine"], {})
+    write_cell(tmp_path, "cnn", seed=0)
+    write_report(tmp_path)
+    for name in ("report.html", "report.md"):
+        text = (tmp_path / name).read_text()
+        assert "python -m pixel_spotter.train experiment=x seed=0,1\n" in text
+        assert "python -m pixel_spotter.train --multirun model=svm name=mine\n" in text
+        assert f"python -m pixel_spotter.report sweep={tmp_path.name}" in text
 
 
-@pytest.mark.parametrize("content", ["", "a: 1", "{", "hydra: 1", "[]"])
-def test_a_plan_that_cannot_be_read_is_none(content: str, tmp_path: Path) -> None:
+def test_a_damaged_plan(tmp_path: Path) -> None:
     write_cell(tmp_path, "cnn")
-    (tmp_path / "multirun.yaml").write_text(content)
-    assert read_sweep(tmp_path).unfinished == []
+    (tmp_path / runs.PLAN).write_text(json.dumps({"cells": 1}))
+    assert "plan.json" in error_of(tmp_path)
 
 
 def test_settings_are_the_label(tmp_path: Path) -> None:
@@ -357,17 +557,29 @@ def test_settings_are_the_label(tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text()
     assert "Error against epochs" in page
     assert "One seed each: no intervals" in page
+    assert ranking(page, "uniform")[0]["model"] == "1cnn lr=0.1, max_epochs=1"
+    assert "| 1. cnn, lr=0.1, max_epochs=1 |" in (tmp_path / "report.md").read_text()
     assert (tmp_path / "report/over_epochs.png").is_file()
+
+
+def test_the_baseline_of_an_ablation_is_told(tmp_path: Path) -> None:
+    for settings in ({}, {"optim.lr": 0.5}, {"trainer.max_epochs": 9}):
+        write_cell(tmp_path, "cnn", settings=settings)
+    write_report(tmp_path)
+    told = "The baseline of cnn is lr=0.001, max_epochs=2; other rows say what they change."
+    assert told in (tmp_path / "report.html").read_text()
+    assert told in (tmp_path / "report.md").read_text()
 
 
 def test_a_failed_ablation_stands_with_its_model(tmp_path: Path) -> None:
     write_cell(tmp_path, "cnn")
     folder = tmp_path / "ablation=resnet18,seed=0"
     (folder / ".hydra").mkdir(parents=True)
-    (folder / "failure.txt").write_text("no weights\n")
-    (folder / ".hydra/overrides.yaml").write_text("- ablation=resnet18\n- seed=0\n")
-    (folder / ".hydra/config.yaml").write_text("seed: 0\ndata: {split: uniform}\n")
+    (folder / runs.FAILURE).write_text("no weights\n")
+    (folder / runs.OVERRIDES).write_text("- ablation=resnet18\n- seed=0\n")
+    (folder / runs.CONFIG).write_text("seed: 0\ndata: {split: uniform}\n")
     chosen = "hydra:\n  runtime:\n    choices: {model: resnet18, ablation: resnet18}\n"
-    (folder / ".hydra/hydra.yaml").write_text(chosen)
-    (failed,) = read_sweep(tmp_path).failed
+    (folder / runs.HYDRA).write_text(chosen)
+    (failed,) = read_sweep(tmp_path).unfinished
     assert (failed.model, failed.split, failed.reason) == ("resnet18", "uniform", "no weights")
+    assert failed.state == "failed"

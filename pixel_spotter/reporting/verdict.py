@@ -1,17 +1,17 @@
 """Which model to use, and why: said in words that follow from the figures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from pixel_spotter.reporting.groups import Group, seen_share, splits_of
-from pixel_spotter.reporting.wording import listed, seconds, whole, with_interval
+from pixel_spotter.metrics import small, whole
+from pixel_spotter.reporting.groups import Estimate, Group, estimate, seen_share, splits_of
+from pixel_spotter.reporting.table import MEAN_ERROR
 
 MISSES_PX = 1.0
 """A mean error above this is called a failure: the prediction is off by more than a pixel."""
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """A report's answer.
 
     Args:
@@ -37,113 +37,122 @@ def judge(groups: Sequence[Group]) -> Verdict:
     Only splits whose test positions training never saw decide, where there are any; and only
     models that are finished on all of them are compared.
     """
-    done = [group for group in groups if group.cells]
-    unseen = [s for s in splits_of(done) if any(g.unseen for g in done if g.split == s)]
-    deciding = unseen or splits_of(done)
-    if unseen:  # an ensemble of checkpoints may have seen what the others have not
-        done = [group for group in done if group.unseen]
+    done = [group for group in groups if not group.runs.empty]
+    # Splits are unseen where any model is: an ensemble of checkpoints may have seen more.
+    unseen = [group for group in done if group.unseen]
     table: dict[str, dict[str, Group]] = {}
-    for group in done:
-        if group.split in deciding:
-            table.setdefault(group.variant, {})[group.split] = group
+    for group in unseen or done:
+        table.setdefault(group.variant, {})[group.split] = group
     trained = {name: row for name, row in table.items() if all(g.trained for g in row.values())}
+    deciding = splits_of(unseen or done)
     covered = max((set(row) for row in trained.values()), key=len, default=set(deciding))
     splits = [split for split in deciding if split in covered]
     complete = {name: row for name, row in table.items() if covered <= set(row)}
-
-    def worst(name: str) -> Group:
-        return max((complete[name][split] for split in splits), key=lambda g: g.error.mean)
-
-    ranking = sorted(complete, key=lambda name: (worst(name).error.mean, name))
-    floor = [name for name in ranking if name not in trained]
-    learned = [name for name in ranking if name in trained]
+    worst = {
+        name: max((row[split] for split in splits), key=lambda group: group.error.mean)
+        for name, row in complete.items()
+    }
+    ranking = sorted(worst, key=lambda name: (worst[name].error.mean, name))
+    floor = _floor([g for name in ranking if name not in trained for g in table[name].values()])
+    learned = [worst[name] for name in ranking if name in trained]
     if not learned:
         headline = "No trained model has finished: there is nothing to recommend yet."
-        return Verdict(headline, _floor(floor, complete), "", False, splits, ranking)
+        return Verdict(headline, floor, "", False, splits, ranking)
 
-    best = learned[0]
-    row, where = complete[best], worst(best)
-    headline = f"Of the trained models, use {best}." if floor else f"Use {best}."
-    holds = bool(unseen) and where.error.mean <= MISSES_PX
-    if unseen and not holds:
-        headline = f"No trained model holds everywhere; {best} errs least."
-    reasons = []
-    what = "models and settings" if any(row.label for row in groups) else "models"
-    if len(splits) > 1:
-        others = [f"{with_interval(row[s].error)} on {s}" for s in splits if s != where.split]
+    best, others, reasons = learned[0], learned[1:], []
+    holds = bool(unseen) and best.error.mean <= MISSES_PX
+    headline = f"Of the trained models, use {best.variant}." if floor else f"Use {best.variant}."
+    if not unseen:
+        headline = f"{best.variant} has the smallest error here, but on positions it has seen."
         reasons.append(
-            f"Of {len(learned)} trained {what} it has the smallest error where it does worst: "
-            f"{with_interval(where.error)} on {where.split}; {listed(others)}."
-            if len(learned) > 1
-            else f"It is the only trained model here: {with_interval(where.error)} on "
-            f"{where.split}; {listed(others)}."
+            f"{seen_share(done)} of the test positions were seen in training: these figures do "
+            f"not say how well a model does elsewhere."
         )
-    else:
-        among = f"of {len(learned)} trained {what}" if len(learned) > 1 else "no other was trained"
-        reasons.append(
-            f"Its mean error on {where.split} is {with_interval(where.error)}, "
-            + (f"the smallest {among}." if len(learned) > 1 else f"and {among}.")
-        )
-    reasons.append(_cost(where))
-    others_best = [name for name in learned[1:] if worst(name).model != where.model]
-    if len(learned) > 1:
-        reasons.append(_rival(where, worst([*others_best, *learned[1:]][0])))
-    reasons += _floor(floor, complete)
-    best_settings = {worst(name).model: worst(name) for name in reversed(learned)}
+    elif not holds:
+        headline = f"No trained model holds everywhere; {best.variant} errs least."
+    what = "models and settings" if any(group.label for group in groups) else "models"
+    reasons.append(_place(complete[best.variant], best, splits, f"{len(learned)} trained {what}"))
+    reasons.append(
+        f"It has {whole(best.mean('parameters'))} parameters and trains in "
+        f"{seconds(best.mean('train_seconds'))} s "
+        f"({whole(best.mean('train_images_per_second'))} images/s)."
+    )
+    if others:
+        of_other_models = [group for group in others if group.model != best.model]
+        reasons.append(_rival(best, [*of_other_models, *others][0]))
+    reasons += floor
+    best_settings = list({group.model: group for group in reversed(learned)}.values())[::-1]
     failing = [
-        f"{model} ({with_interval(group.error)} on {group.split})"
-        for model, group in reversed(best_settings.items())
+        f"{group.model} ({group.error} on {group.split})"
+        for group in best_settings
         if group.error.mean > MISSES_PX
     ]
     if failing and unseen:
-        reasons.append(
-            f"More than a pixel off, on average, where positions were never seen: "
-            f"{listed(failing)}."
-        )
-    if not unseen:
-        headline = f"{best} has the smallest error here, but on positions it has seen."
-        reasons.insert(
-            0,
-            f"{seen_share(done)} of the test positions were seen in training: these figures do "
-            f"not say how well a model does elsewhere.",
-        )
+        where = "More than a pixel off, on average, where positions were never seen"
+        reasons.append(f"{where}: {listed(failing)}.")
     missing = [name for name in table if name not in complete]
     if missing:
         reasons.append(f"Not compared, as not finished on {listed(splits)}: {listed(missing)}.")
-    return Verdict(headline, reasons, best, holds, splits, ranking)
+    return Verdict(headline, reasons, best.variant, holds, splits, ranking)
 
 
-def _cost(group: Group) -> str:
-    """Say what a model costs."""
-    speed = group.figure("train_images_per_second").mean
-    time = group.figure("train_seconds").mean
-    return (
-        f"It has {whole(group.figure('parameters').mean)} parameters and trains in "
-        f"{seconds(time)} s ({whole(speed)} images/s)."
-    )
+def paired(one: Group, other: Group) -> list[float]:
+    """Return by how much the errors of the first are larger, px, for each seed of both.
+
+    Equal seeds stand for equal positions and samples: what makes them hard for both cancels.
+    """
+    errors = [group.runs.groupby("seeds")[MEAN_ERROR].mean() for group in (one, other)]
+    return [float(value) for value in (errors[0] - errors[1]).dropna()]
+
+
+def seconds(value: float, like: float | None = None) -> str:
+    """Write a time in s, as exactly as one of the size ``like`` deserves."""
+    size = abs(value if like is None else like)
+    return small(value, 0 if size >= 10 else 1 if size >= 1 else 3)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Join names as a sentence does: ``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def _place(row: Mapping[str, Group], best: Group, splits: Sequence[str], among: str) -> str:
+    """Say where the best model stands among the others."""
+    alone = among.startswith("1 ")
+    elsewhere = listed([f"{row[s].error} on {s}" for s in splits if s != best.split])
+    if not elsewhere:
+        place = "and no other was trained" if alone else f"the smallest of {among}"
+        return f"Its mean error on {best.split} is {best.error}, {place}."
+    place = "It is the only trained model here"
+    if not alone:
+        place = f"Of {among} it has the smallest error where it does worst"
+    return f"{place}: {best.error} on {best.split}; {elsewhere}."
 
 
 def _rival(best: Group, second: Group) -> str:
-    """Compare the best model with the next, where each does worst."""
-    line = f"Next is {second.variant} with {with_interval(second.error)} on {second.split}"
-    time = seconds(second.figure("train_seconds").mean)
-    if best.error.half is None or second.error.half is None:
-        return f"{line}, in {time} s; one seed each cannot tell whether the difference is chance."
-    if best.error.high >= second.error.low:
-        return f"{line}, in {time} s: the intervals overlap."
-    return f"{line}, in {time} s: the intervals do not overlap."
+    """Compare the best model with the next, where each does worst, seed by seed."""
+    time = seconds(second.mean("train_seconds"))
+    line = f"Next is {second.variant} with {second.error} on {second.split}, in {time} s"
+    differences = paired(best, second)
+    if len(differences) < 2:
+        shared = "one shared seed" if differences else "no shared seed"
+        return f"{line}: {shared} cannot tell whether the difference is chance."
+    mean, half = estimate(differences)
+    size = f"{Estimate(abs(mean), half)} {'larger' if mean > 0 else 'smaller'}"
+    over = f"over the {len(differences)} seeds of both, {best.variant}'s error is {size}"
+    can = "can" if abs(mean) > (half or 0) else "cannot"
+    return f"{line}: {over}, and chance {can} be ruled out."
 
 
-def _floor(floor: Sequence[str], table: Mapping[str, Mapping[str, Group]]) -> list[str]:
+def _floor(groups: Sequence[Group]) -> list[str]:
     """Say what the closed forms reach, against which every trained model is to be read."""
     worst: dict[str, Group] = {}
-    for name in floor:
-        for group in table[name].values():
-            other = worst.setdefault(group.model, group)
-            worst[group.model] = max(other, group, key=lambda group: group.error.mean)
+    for group in groups:
+        other = worst.setdefault(group.model, group)
+        worst[group.model] = max(other, group, key=lambda group: group.error.mean)
     exact = [model for model, group in worst.items() if group.exact]
     lines = [
-        f"The floor: {model}, without any training, {with_interval(group.error)} on {group.split}."
+        f"The floor: {model}, without any training, {group.error} on {group.split}."
         for model, group in worst.items()
         if not group.exact
     ]

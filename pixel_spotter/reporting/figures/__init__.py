@@ -1,0 +1,1 @@
+"""One file a figure: from groups of runs to sections with a picture."""

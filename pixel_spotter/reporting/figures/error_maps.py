@@ -1,0 +1,64 @@
+"""The mean error at every test position."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, to_hex
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
+
+from pixel_spotter.metrics import pixels
+from pixel_spotter.reporting.figures.drawing import PLAIN, UNTESTED, panels, styled
+from pixel_spotter.reporting.groups import Group, splits_of
+from pixel_spotter.reporting.section import Section
+
+ERROR_RANGE_PX = (0.01, 30.0)
+"""The colours of every error map span the same range, so that maps compare."""
+
+_CAPTION = (
+    "Mean error at every test position, over seeds, in the same colours everywhere. Pale is exact, "
+    "dark is lost; grey was never tested. A dark edge or quarter is a region that training left "
+    "out."
+)
+
+
+def sections(groups: Sequence[Group]) -> list[Section]:
+    """Show a map for each group, a picture for each split."""
+    found = []
+    for split in splits_of(groups):
+        own = [group for group in groups if group.split == split]
+        titles = [f"{g.variant}, {pixels(g.error.mean)} px".replace(", ", "\n") for g in own]
+        maps = {title: group.error_by_position() for title, group in zip(titles, own, strict=True)}
+        name, figure = f"error_{split}", error_sheet(maps)
+        found.append(Section("Error by position", _CAPTION, split, name=name, figure=figure))
+    return found
+
+
+@styled
+def error_sheet(maps: Mapping[str, np.ndarray], columns: int = 5) -> Figure:
+    """Draw error maps, (H, W) in px, side by side in the same colours."""
+    figure, grid = panels([*maps], columns, (1.9, 2.15))
+    for axes, error in zip(grid, maps.values(), strict=True):
+        axes.set_axis_off()
+        axes.title.set_fontsize(8)
+        show_error(axes, error)
+    bar = figure.colorbar(grid[0].images[0], ax=grid, label="error (px)", shrink=0.8, aspect=30)
+    bar.formatter = PLAIN
+    return figure
+
+
+def show_error(axes: Axes, error: np.ndarray) -> AxesImage:
+    """Draw errors (H, W) in px; grey where there is none, nan."""
+    height, width = error.shape
+    axes.add_patch(Rectangle((-0.5, -0.5), width, height, color=UNTESTED, zorder=-1))
+    norm, shown = LogNorm(*ERROR_RANGE_PX), error.clip(*ERROR_RANGE_PX)
+    return axes.imshow(shown, norm=norm, cmap="magma_r", interpolation="none")
+
+
+def error_colour(error: float) -> str:
+    """Return the colour of one error in px, as a page writes it."""
+    level = LogNorm(*ERROR_RANGE_PX, clip=True)(max(error, ERROR_RANGE_PX[0]))
+    return to_hex(mpl.colormaps["magma_r"](float(level)))

@@ -1,0 +1,109 @@
+"""The worst predictions, over the images that the runs kept of them."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pixel_spotter import runs
+from pixel_spotter.coordinates import Size, as_xy, pixel_of
+from pixel_spotter.metrics import errors_px, pixels
+from pixel_spotter.reporting.figures.drawing import panels, styled
+from pixel_spotter.reporting.groups import Group, splits_of
+from pixel_spotter.reporting.section import Section
+
+WORST = 4
+"""So many of a model's worst predictions are shown on each split."""
+
+TRUTH, PREDICTION = "#30c060", "#ff5030"
+
+_CAPTION = (
+    "The largest errors of each model over all its seeds, each position once: ring at the truth, "
+    "cross at the prediction, held at the frame where it lies outside. Where the error is small, "
+    "a part of the image is shown, with its pixels. Models without an error are left out."
+)
+
+
+class Miss(NamedTuple):
+    """One prediction: its image (H, W), truth and prediction xy_px (2,), its error in px."""
+
+    image: Tensor
+    xy_true: Tensor
+    xy_pred: Tensor
+    error: float
+
+
+def sections(groups: Sequence[Group]) -> list[Section]:
+    """Show each group's worst predictions, a picture for each split."""
+    found = []
+    for split in splits_of(groups):
+        own = [group for group in groups if group.split == split and not group.exact]
+        rows = {group.variant: misses for group in own if (misses := worst_of(group))}
+        if rows:
+            name, figure = f"worst_{split}", draw(rows)
+            found.append(Section("Worst predictions", _CAPTION, split, name=name, figure=figure))
+    return found
+
+
+def worst_of(group: Group) -> list[Miss]:
+    """Return the largest errors over all seeds, each position once, the worst first."""
+    misses: list[Miss] = []
+    for columns, images in map(runs.read_worst, group.runs["folder"]):
+        if columns:
+            rows = images, as_xy(columns, "_true"), as_xy(columns), errors_px(columns).tolist()
+            misses += [Miss(*row) for row in zip(*rows, strict=True)]
+    once: dict[tuple[int, ...], Miss] = {}
+    for miss in sorted(misses, key=lambda miss: -miss.error):
+        once.setdefault(tuple(pixel_of(miss.xy_true[None], group.size)[0].tolist()), miss)
+    return [*once.values()][:WORST]
+
+
+@styled
+def draw(rows: dict[str, list[Miss]]) -> Figure:
+    """Draw misses, a row for each name; two rows stand side by side."""
+    figure, grid = panels([""] * WORST * len(rows), WORST * min(2, len(rows)), (1.2, 1.55))
+    for axes in grid:
+        axes.set_axis_off()
+    for k, (name, misses) in enumerate(rows.items()):
+        own = grid[WORST * k : WORST * (k + 1)]
+        own[0].text(0, 1.2, name, transform=own[0].transAxes, weight="bold", in_layout=False)
+        for axes, miss in zip(own, misses, strict=False):
+            draw_prediction(axes, miss)
+            axes.set_title(f"\n{pixels(miss.error)} px", fontsize=8)
+    return figure
+
+
+def view(xy_true: Tensor, error: float, size: Size) -> tuple[int, int, int, int]:
+    """Return what to show of an image around a truth: left and top pixel, width and height, px.
+
+    All of it, unless the error is too small to be seen there.
+    """
+    height, width = size
+    half = max(3, math.ceil(2 * error) + 1)
+    side = 2 * half + 1
+    if side >= min(size):
+        return 0, 0, width, height
+    x, y = pixel_of(xy_true[None], size)[0].tolist()
+    return min(max(x - half, 0), width - side), min(max(y - half, 0), height - side), side, side
+
+
+def draw_prediction(axes: Axes, miss: Miss) -> None:
+    """Draw an image with a ring at the truth and a cross at the prediction."""
+    left, top, width, height = view(miss.xy_true, miss.error, (*miss.image.shape,))
+    low = torch.tensor([left, top]) - 0.5
+    high = low + torch.tensor([width, height])
+    axes.imshow(miss.image, cmap="gray", interpolation="none")
+    axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]))
+    if width <= 21:
+        edges: Any = {"colors": "#777777", "linewidths": 0.3}
+        axes.vlines(torch.arange(1, width) + low[0], low[1], high[1], **edges)
+        axes.hlines(torch.arange(1, height) + low[1], low[0], high[0], **edges)
+    (x_true, y_true), (x, y) = miss.xy_true.tolist(), miss.xy_pred.clamp(low, high).tolist()
+    axes.plot([x_true, x], [y_true, y], color="white", alpha=0.4, linewidth=0.8)
+    mark: Any = {"clip_on": False, "zorder": 3, "linewidths": 1.2}
+    axes.scatter(x_true, y_true, s=70, marker="o", facecolors="none", edgecolors=TRUTH, **mark)
+    axes.scatter(x, y, s=60, marker="+", color=PREDICTION, **mark)

@@ -1,0 +1,187 @@
+"""A grid's folder as a table: a row for each finished run, and the cells that are not finished."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from pixel_spotter import runs
+from pixel_spotter.coordinates import Columns, as_size, as_xy, sides_px
+from pixel_spotter.errors import UserError
+
+MEAN_ERROR = "test/mean_error_px"
+SEEN = "test/seen_in_training"
+SEEDS = ("seed", "data.seed")
+
+_NEEDED = (
+    *(f"test/{name}_error_px" for name in ("mean", "median", "p95", "max")),
+    *("test/hit_rate", "test/within_1px", SEEN),
+    *("epochs", "parameters", "train_seconds", "train_images_per_second"),
+)
+"""What a training run's ``metrics.json`` must hold for a report."""
+
+
+class Unfinished(NamedTuple):
+    """A cell without figures: what the grid set in it, what became of it, what it would train."""
+
+    name: str
+    overrides: dict[str, str]
+    state: str
+    reason: str
+    model: str
+    split: str
+
+
+class Sweep(NamedTuple):
+    """A grid's folder as it stands.
+
+    Args:
+        name: the folder's name.
+        runs: a row for each finished run: all of its ``metrics.json``, and its ``cell`` (the
+            folder's name), ``folder``, ``settings`` without the seeds, ``seeds`` as one text,
+            ``overrides`` and ``predictions`` (`Columns`).
+        unfinished: the cells that have no figures, those that failed first.
+        commands: the overrides of every command that ran the grid.
+        repeated: the folders left out because their settings and seeds are another run's.
+    """
+
+    name: str
+    runs: pd.DataFrame
+    unfinished: list[Unfinished]
+    commands: list[list[str]]
+    repeated: list[str]
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """Read a grid's folder, or a folder of single runs.
+
+    Raises:
+        UserError: if nothing in it is a finished run, or what a run left behind is damaged or
+            not a training run's.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder")
+    plan, failed = runs.read_plan(folder), failures(folder)
+    rows, states = [], {folder / name: "failed" for name in failed}
+    planned = {folder / name for name in plan["cells"]}
+    for path in sorted(
+        {*planned, *(path for path in folder.iterdir() if path.is_dir())} - {*states}
+    ):
+        if runs.is_finished(path):
+            rows.append(_read_run(path))
+        elif (path / runs.CONFIG).is_file() or (path in planned and any(path.glob("*"))):
+            states[path] = "interrupted or running"
+        elif path in planned:
+            states[path] = "not begun"
+    if not rows:
+        raise UserError(_nothing(folder, states.values(), failed.values()))
+    table = pd.DataFrame(rows, dtype=object)
+    repeated = table[["model", "split", "settings", "seeds"]].map(repr).duplicated()
+    unfinished = [
+        _unfinished(path, plan["cells"].get(path.name), state, failed.get(path.name, ""), table)
+        for path, state in states.items()
+    ]
+    left_out = table.loc[repeated, "cell"].tolist()
+    return Sweep(folder.resolve().name, table[~repeated], unfinished, plan["commands"], left_out)
+
+
+def comparison(table: pd.DataFrame) -> str:
+    """Write every run's figures as CSV, the smallest mean error first."""
+    ours = ["folder", "settings", "seeds", "overrides", "predictions", "versions"]
+    shown = table.sort_values(MEAN_ERROR, kind="stable").drop(columns=ours, errors="ignore")
+    return str(shown.to_csv(index=False, lineterminator="\n"))
+
+
+def failures(folder: Path) -> dict[str, str]:
+    """Return the cells of a grid that failed, each with its reason."""
+    return {
+        file.parent.name: file.read_text(encoding="utf-8", errors="replace").strip()
+        for file in sorted(folder.glob(f"*/{runs.FAILURE}"))
+    }
+
+
+def by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
+    """Turn cells with reasons into reasons with cells: what happened often is told once."""
+    found: dict[str, list[str]] = {}
+    for cell, reason in reasons.items():
+        found.setdefault(reason, []).append(cell)
+    return found
+
+
+def is_figure(value: object) -> bool:
+    """Tell whether an entry of ``metrics.json`` is a number."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _nothing(folder: Path, states: Iterable[str], reasons: Iterable[str]) -> str:
+    counts = ", ".join(f"{count} {state}" for state, count in Counter(states).items())
+    if not counts:
+        return f"{folder} holds no run folders: nothing to report"
+    why = "".join(f" ({reason})" for reason in [*reasons][:1])
+    return f"{folder}: no cell is finished, nothing to report: {counts}{why}"
+
+
+def _read_run(folder: Path) -> dict[str, Any]:
+    metrics, file = runs.read_metrics(folder), folder / runs.METRICS
+    if not (folder / runs.CONFIG).is_file():
+        raise UserError(f"{folder} is no training run's: it lacks {runs.CONFIG}")
+    lacking = [key for key in ("model", "split") if not isinstance(metrics.get(key), str)]
+    lacking += [key for key in _NEEDED if not is_figure(metrics.get(key))]
+    if lacking:
+        raise UserError(f"{file} is no training run's, or damaged: it lacks {lacking[0]}")
+    predictions = runs.read_predictions(folder)
+    if not _fits(predictions, metrics):
+        raise UserError(f"{folder / runs.PREDICTIONS} does not fit {runs.METRICS} beside it")
+    settings = runs.settings_of(runs.read_config(folder))
+    return {
+        "cell": folder.name,
+        **metrics,
+        "folder": folder,
+        "settings": {key: value for key, value in settings.items() if key not in SEEDS},
+        "seeds": repr([settings.get(key) for key in SEEDS]),
+        "overrides": _read_overrides(folder),
+        "predictions": predictions,
+    }
+
+
+def _fits(predictions: Columns, metrics: Mapping[str, Any]) -> bool:
+    """Tell whether truths are as many as were counted, and lie in the image."""
+    try:
+        size = as_size(metrics.get("image_size"))  # type: ignore[arg-type]
+    except ValueError:
+        return False
+    truth = as_xy(predictions, "_true")
+    inside = (truth >= -0.5) & (truth <= sides_px(size, truth) - 0.5)
+    return bool(inside.all()) and len(truth) == metrics.get("test/count", len(truth))
+
+
+def _read_overrides(folder: Path) -> dict[str, str]:
+    """Return what a grid set in a cell: ``{"model": "cnn", "optim.lr": "0.001"}``."""
+    file = folder / runs.OVERRIDES
+    lines = runs.read_yaml(file) if file.is_file() else []
+    if not isinstance(lines, list):
+        raise UserError(f"{file} is damaged")
+    return {key: value for key, _, value in (str(line).partition("=") for line in lines)}
+
+
+def _unfinished(
+    folder: Path, planned: dict[str, str] | None, state: str, reason: str, table: pd.DataFrame
+) -> Unfinished:
+    """Say what a cell without figures would have been; what it does not set, the others show."""
+    overrides = planned or _read_overrides(folder)
+    known: dict[str, Any] = dict(overrides)
+    if (folder / runs.CONFIG).is_file():
+        known |= runs.settings_of(runs.read_config(folder))
+    try:  # an ablation chooses its model
+        chosen = runs.read_yaml(folder / runs.HYDRA)["hydra"]["runtime"]["choices"]["model"]
+    except (OSError, UserError, KeyError, TypeError):
+        chosen = None
+    others = {
+        k: table[k].iloc[0] if table[k].nunique() == 1 else "unknown" for k in ("model", "split")
+    }
+    model = str(overrides.get("model") or chosen or others["model"])
+    split = str(known.get("data.split") or others["split"])
+    return Unfinished(folder.name, overrides, state, reason, model, split)
