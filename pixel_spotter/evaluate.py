@@ -1,5 +1,6 @@
 """Measure a checkpoint: ``python -m pixel_spotter.evaluate checkpoint=PATH [data.split=...]``."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,13 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         enable_checkpointing=False,
         use_distributed_sampler=False,
     )
-    with runs.owned(run_dir):
+    with runs.owned(run_dir) if trainer.is_global_zero else nullcontext():
         metrics = {
             **measure(trainer, model, data, model.training_data(trained_on), run_dir),
             "checkpoint": str(path),
         }
-        runs.write_metrics(run_dir, metrics)
+        if trainer.is_global_zero:
+            runs.write_metrics(run_dir, metrics)
     return metrics
 
 

@@ -46,6 +46,7 @@ for line in sys.stdin:
     if child == 0:
         signal.alarm(150)
         os.chdir(job["cwd"])
+        sys.path[0] = job["cwd"]  # as python -m has it
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for stream, path in ((1, job["stdout"]), (2, job["stderr"])):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)

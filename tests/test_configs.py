@@ -9,7 +9,8 @@ from conftest import CPU, ModelFiles, choices, compose
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from pixel_spotter.cli.start import CONF_DIR, instantiate
+from pixel_spotter.cli.help import CONF_DIR
+from pixel_spotter.cli.mistakes import instantiate
 from pixel_spotter.data.pixels import PixelDataModule
 from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.solved import SolvedRegressor
@@ -32,7 +33,7 @@ def keys(cfg: DictConfig) -> set[str]:
 
 
 def check_all_is_made(cfg: DictConfig) -> tuple[PixelDataModule, PointRegressor]:
-    data, model = instantiate(cfg.data), instantiate(cfg.model)
+    data, model = instantiate(cfg.data, "data"), instantiate(cfg.model, "model")
     assert isinstance(data, PixelDataModule)
     assert isinstance(model, PointRegressor)
     assert model.size == data.size
@@ -52,7 +53,7 @@ def test_every_choice_of_every_group(choice: str, model_files: ModelFiles) -> No
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     check_all_is_made(cfg)
     if choice != "trainer=gpu" or torch.cuda.is_available():
-        trainer = instantiate(cfg.trainer, logger=False, enable_checkpointing=False)
+        trainer = instantiate(cfg.trainer, "trainer", logger=False, enable_checkpointing=False)
         assert isinstance(trainer, L.Trainer)
 
 
@@ -164,9 +165,28 @@ def test_the_ablation_experiment_runs_all_of_them() -> None:
     text = (CONF_DIR / "experiment/ablation.yaml").read_text()
     listed = OmegaConf.create(text).hydra.sweeper.params.ablation.split(",")
     assert sorted(listed) == choices("ablation")
-    for experiment in ("compare", "learning_curve"):
-        listed = OmegaConf.load(CONF_DIR / f"experiment/{experiment}.yaml")
-        models = listed.hydra.sweeper.params.model.split(",")
-        assert {*models} <= {*choices("model")}
-        if experiment == "compare":
-            assert {*choices("model")} - {*models} == {"ensemble_of_checkpoints"}
+
+
+def test_the_comparison_has_every_model_once() -> None:
+    listed = {
+        experiment: OmegaConf.load(
+            CONF_DIR / f"experiment/{experiment}.yaml"
+        ).hydra.sweeper.params.model.split(",")
+        for experiment in ("compare", "compare_large", "learning_curve")
+    }
+    compared = [*listed["compare"], *listed["compare_large"]]
+    assert len({*compared}) == len(compared)
+    assert {*choices("model")} - {*compared} == {"ensemble_of_checkpoints", "closed_form"}
+    assert {*listed["learning_curve"]} < {*compared}
+
+
+@pytest.mark.parametrize("model", choices("recipe"))
+def test_a_model_trains_as_its_recipe_says_in_every_comparison(model: str) -> None:
+    recipe = dict(leaves(OmegaConf.to_container(compose([f"recipe={model}", f"model={model}"]))))
+    for experiment in ("compare", "compare_large"):
+        cfg = compose([f"experiment={experiment}", f"model={model}"])
+        assert cfg.optim.lr == recipe["optim.lr"]
+        assert cfg.trainer.max_epochs == recipe["trainer.max_epochs"]
+    assert cfg == compose([f"experiment={experiment}", f"recipe={model}", f"model={model}"])
+    told = compose([f"model={model}", "optim.lr=0.5", "trainer.max_epochs=3"])
+    assert (told.optim.lr, told.trainer.max_epochs) == (0.5, 3), "the command line wins"

@@ -6,10 +6,11 @@ import torch
 from conftest import CPU, CommandServer, Run, compose, figures, read_json
 from PIL import Image
 
+from pixel_spotter import runs
 from pixel_spotter.data.pixels import PixelDataModule
 from pixel_spotter.errors import UserError
 from pixel_spotter.evaluate import evaluate
-from pixel_spotter.training.checkpoints import load_model
+from pixel_spotter.models.loading import load_model
 
 
 def evaluated(run: Run, folder: Path, *overrides: str) -> dict[str, float]:
@@ -17,6 +18,7 @@ def evaluated(run: Run, folder: Path, *overrides: str) -> dict[str, float]:
     return evaluate(cfg, folder)
 
 
+@pytest.mark.pictures
 def test_the_figures_of_the_run_again(tiny_run: Run, tmp_path: Path) -> None:
     metrics = evaluated(tiny_run, tmp_path / "out")
     assert metrics == read_json(tmp_path / "out/metrics.json")
@@ -26,8 +28,15 @@ def test_the_figures_of_the_run_again(tiny_run: Run, tmp_path: Path) -> None:
         assert metrics[key] == tiny_run.metrics[key]
     one, other = ((f / "predictions.csv").read_text() for f in (tmp_path / "out", tiny_run.folder))
     assert one == other
-    with Image.open(tmp_path / "out/error_map.png") as image:
-        image.load()
+    for name in ("error_map", "predictions"):
+        with Image.open(tmp_path / f"out/{name}.png") as image:
+            image.load()
+
+
+def written(folder: Path) -> list[tuple[float, float]]:
+    """Return the tested positions of ``predictions.csv``, in its order."""
+    columns = runs.read_predictions(folder)
+    return [*zip(columns["x_true"].tolist(), columns["y_true"].tolist(), strict=True)]
 
 
 def test_the_batch_size_changes_no_figure(tiny_run: Run, tmp_path: Path) -> None:
@@ -48,8 +57,7 @@ def test_positions_seen_in_training_are_counted(tiny_run: Run, tmp_path: Path) -
     assert 0.1 < seen < 0.6
     assert metrics["test/seen_in_training"] == pytest.approx(seen)
     assert metrics["test/count"] == 64
-    rows = (tmp_path / "predictions.csv").read_text().splitlines()[1:]
-    assert {tuple(map(int, row.split(",")[1:3])) for row in rows} == {*tested}
+    assert {*written(tmp_path)} == {*tested}
 
 
 def test_figures_recomputed_by_hand(tiny_run: Run, tmp_path: Path) -> None:
@@ -73,9 +81,7 @@ def test_the_seed_and_the_rest_come_from_the_checkpoint(tiny_run: Run, tmp_path:
     metrics = evaluated(tiny_run, tmp_path, "data.test_fraction=0.5")
     expected = PixelDataModule(image_size=16, test_fraction=0.5, train_samples=64, seed=0)
     assert metrics["test/count"] == len(expected.positions.test) == 128
-    rows = (tmp_path / "predictions.csv").read_text().splitlines()[1:]
-    tested = [[int(v) for v in row.split(",")[1:3]] for row in rows]
-    assert tested == expected.positions.test.tolist()
+    assert written(tmp_path) == [(x, y) for x, y in expected.positions.test.tolist()]
 
 
 def test_settings_that_contradict_each_other(tiny_run: Run, tmp_path: Path) -> None:
@@ -96,3 +102,5 @@ def test_the_command(
     assert f"{metrics['test/mean_error_px']:.3f} px" in ended.stdout
     assert f"{metrics['test/seen_in_training']:.0%} of them seen in training" in ended.stdout
     assert metrics["checkpoint"] == checkpoint
+    assert metrics["model"] == tiny_run.metrics["model"] == "cnn", "one name everywhere"
+    assert not [*tmp_path.rglob("epochs.csv")]

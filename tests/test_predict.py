@@ -9,9 +9,9 @@ from conftest import CommandServer, Run, png_header
 from PIL import Image
 
 from pixel_spotter.coordinates import all_positions
+from pixel_spotter.models.loading import load_model
 from pixel_spotter.predict import predict
 from pixel_spotter.simulation.pixels import render_pixels
-from pixel_spotter.training.checkpoints import load_model
 
 SIZE = (16, 16)
 
@@ -47,10 +47,12 @@ def test_files_are_predicted_as_rendered_images_are(
         write_pixel(file, *point)
     model, _ = load_model(tiny_run.best)
     failures: dict[Path, str] = {}
-    rows = list(predict(model, files, batch_size, failures))
+    batches = [*predict(model, files, batch_size, failures)]
     assert failures == {}
+    assert [len(batch) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    rows = [(file, row) for batch in batches for file, row in batch.items()]
     assert [file for file, _ in rows] == files
-    found = torch.tensor([xy for _, xy in rows])
+    found = torch.tensor([[row["x"], row["y"]] for _, row in rows])
     assert len(found) == 20
     torch.testing.assert_close(found, torch.tensor(expected(tiny_run, *points)), atol=1e-4, rtol=0)
     assert found.std(0).min() > 0.002, "predictions that do not depend on the image show nothing"

@@ -9,15 +9,31 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import GPU, TINY, Run, compose, figures, finish, read_json, start
+from conftest import (
+    CPU,
+    GPU,
+    TINY,
+    CommandServer,
+    Run,
+    compose,
+    figures,
+    finish,
+    read_json,
+    start,
+)
 from omegaconf import OmegaConf
+from pandas.testing import assert_frame_equal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from pixel_spotter import metrics, runs
+from pixel_spotter.coordinates import Columns
+from pixel_spotter.data.pixels import PixelDataModule
 from pixel_spotter.errors import UserError
-from pixel_spotter.metrics import point_metrics
+from pixel_spotter.files import read_tensors
+from pixel_spotter.metrics import figures_of
+from pixel_spotter.models.loading import load_model
 from pixel_spotter.train import SeedEachEpoch, train
-from pixel_spotter.training import checkpoints
 from pixel_spotter.training.checkpoints import AtomicCheckpointIO
 
 FIGURES = [
@@ -25,7 +41,7 @@ FIGURES = [
     *("hit_rate", "within_1px", "bias_x_px", "bias_y_px", "count"),
 ]
 OTHERS = [
-    *("test/seen_in_training", "model", "split", "seed", "epochs", "lr", "parameters"),
+    *("test/seen_in_training", "model", "split", "seed", "epochs", "ended", "lr", "parameters"),
     *("train_seconds", "train_images_per_second", "device", "precision", "versions"),
 ]
 
@@ -67,6 +83,7 @@ class TestRunFolder:
         assert metrics["model"] == "cnn"
         assert metrics["split"] == "uniform"
         assert (metrics["seed"], metrics["epochs"], metrics["lr"]) == (0, 2, 0.01)
+        assert metrics["ended"] == "max_epochs"
         assert (metrics["val/count"], metrics["test/count"]) == (26, 52)
         assert metrics["test/seen_in_training"] == 0
         assert metrics["device"] == "cpu"
@@ -77,19 +94,44 @@ class TestRunFolder:
         assert metrics["train_images_per_second"] == pytest.approx(rate, rel=0.02)
 
     def test_predictions_agree_with_the_figures(self, tiny_run: Run) -> None:
+        """To the last digit: nothing was rounded on the way to the file."""
         with (tiny_run.folder / "predictions.csv").open(newline="") as file:
             reader = csv.DictReader(file)
-            assert reader.fieldnames == ["split", "x_true", "y_true", "x_pred", "y_pred"]
+            assert reader.fieldnames == ["sample", "x", "y", "x_true", "y_true"]
             rows = list(reader)
-        assert {row["split"] for row in rows} == {"test"}
-        true, pred = (
-            torch.tensor([[float(row[f"{axis}_{which}"]) for axis in "xy"] for row in rows])
-            for which in ("true", "pred")
-        )
+        assert [row["sample"] for row in rows] == [str(k) for k in range(52)]
+        columns = {
+            name: torch.tensor([float(row[name]) for row in rows]) for name in (*rows[0],)[1:]
+        }
+        true = torch.stack([columns["x_true"], columns["y_true"]], dim=1)
         assert torch.equal(true, true.round())
-        assert len({*map(tuple, true.tolist())}) == len(rows) == 52
-        for name, value in point_metrics(pred, true).items():
-            assert tiny_run.metrics[f"test/{name}"] == pytest.approx(value, abs=2e-4), name
+        assert len({*map(tuple, true.tolist())}) == len(rows)
+        for name, value in figures_of(columns).items():
+            assert tiny_run.metrics[f"test/{name}"] == value, name
+
+    def test_the_worst_predictions_are_kept_with_their_images(self, tiny_run: Run) -> None:
+        columns, images = runs.read_worst(tiny_run.folder)
+        predictions = runs.read_predictions(tiny_run.folder)
+        errors = metrics.errors_px(predictions)
+        assert columns["sample"].tolist() == errors.argsort(descending=True)[:8].tolist()
+        for name, column in columns.items():
+            assert torch.equal(column, predictions[name][columns["sample"]]), name
+        assert images.shape == (8, 16, 16)
+        for image, x, y in zip(images, columns["x_true"], columns["y_true"], strict=True):
+            assert image.nonzero().tolist() == [[int(y), int(x)]]
+
+    def test_figures_by_epoch(self, tiny_run: Run) -> None:
+        epochs = runs.read_epochs(tiny_run.folder)
+        assert epochs["epoch"].tolist() == [0, 1]
+        assert epochs["lr"].tolist() == pytest.approx([0.01, 0.005])
+        assert (epochs["seconds"] > 0).all()
+        best = epochs["val/mean_error_px"].idxmin()
+        for name in FIGURES:
+            value = tiny_run.metrics[f"val/{name}"]
+            assert epochs[f"val/{name}"][best] == pytest.approx(value, rel=1e-6), name
+        assert epochs["train/loss"].tolist() == pytest.approx(
+            scalars(tiny_run.folder, "train/loss"), rel=1e-6
+        )
 
     def test_the_config_is_the_one_composed(self, tiny_run: Run) -> None:
         written = OmegaConf.load(tiny_run.folder / ".hydra/config.yaml")
@@ -136,11 +178,11 @@ class TestRunFolder:
         started = HParamsPluginData.FromString(contents["_hparams_/session_start_info"])
         hparams = started.session_start_info.hparams
         assert hparams["model"].string_value == "cnn"
-        assert hparams["optim.lr"].number_value == 0.01
-        assert hparams["data.batch_size"].number_value == 16
+        assert hparams["lr"].number_value == 0.01
+        assert hparams["batch_size"].number_value == 16
         experiment = HParamsPluginData.FromString(contents["_hparams_/experiment"]).experiment
         results = {info.name.tag for info in experiment.metric_infos}
-        assert any(tag.endswith("mean_error_px") for tag in results)
+        assert results == {"test/mean_error_px", "test/hit_rate"}
         for tag in results:
             assert scalars(tiny_run.folder, tag)[-1] == pytest.approx(
                 tiny_run.metrics["test/" + tag.partition("/")[2]], rel=1e-6
@@ -152,12 +194,17 @@ class TestRunFolder:
             for path in tiny_run.folder.rglob("*")
             if path.is_file() and "tfevents" not in path.name
         }
-        assert files - {"hparams.yaml"} == {
+        assert files == {
             ".hydra/config.yaml",
+            ".lock",
             "checkpoints/best.ckpt",
             "checkpoints/last.ckpt",
+            "epochs.csv",
+            "error_map.png",
             "metrics.json",
             "predictions.csv",
+            "predictions.png",
+            "worst.npz",
         }
 
 
@@ -183,6 +230,25 @@ def test_workers_change_no_figure(tiny_run: Run, tmp_path: Path) -> None:
     assert figures(none.metrics) == figures(two.metrics) != figures(tiny_run.metrics)
 
 
+def test_the_validations_batch_size_changes_no_figure(tmp_path: Path) -> None:
+    """Of samples, models and all: what they are trained with is the same."""
+
+    def trained(batch_size: int) -> dict[str, Any]:
+        with pytest.MonkeyPatch.context() as patch:
+            loader = PixelDataModule._loader
+
+            def other(self: PixelDataModule, split: str) -> Any:
+                self.batch_size = 16 if split == "train" else batch_size
+                return loader(self, split)
+
+            patch.setattr(PixelDataModule, "_loader", other)
+            return run_with(tmp_path / str(batch_size)).metrics
+
+    one, other = trained(16), trained(5)
+    for key, value in figures(one).items():
+        assert other[key] == pytest.approx(value, abs=1e-5), key
+
+
 def test_training_learns(tmp_path: Path) -> None:
     run = run_with(tmp_path / "run", "trainer.max_epochs=15", "data.train_samples=256")
     by_epoch = scalars(run.folder, "val/mean_error_px")
@@ -203,10 +269,11 @@ def copied_run(tiny_run: Run, tmp_path: Path) -> Run:
 
 
 def contents(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    """All that is in the files; the lock has nothing in it."""
     return {
         path: (path.stat().st_mtime_ns, path.read_bytes())
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.name != runs.LOCK
     }
 
 
@@ -219,6 +286,7 @@ def test_a_finished_run_is_returned_as_it_is(copied_run: Run) -> None:
 def test_settings_that_change_no_figure_may_change(copied_run: Run) -> None:
     before = contents(copied_run.folder)
     free = ["name=other", "data.num_workers=1", "trainer.enable_progress_bar=true"]
+    free += ["trainer.max_time=00:00:00:01", "logger=csv", "trust=[mine]"]
     cfg = compose([*TINY, *free])
     assert train(cfg, copied_run.folder, "cnn") == copied_run.metrics
     assert contents(copied_run.folder) == before
@@ -257,12 +325,14 @@ def test_damaged_figures_are_told(copied_run: Run) -> None:
 def test_early_stopping_stops(tmp_path: Path) -> None:
     stopping = ["early_stopping.patience=1", "early_stopping.min_delta=1000"]
     run = run_with(tmp_path / "run", *stopping, "trainer.max_epochs=9")
-    assert run.metrics["epochs"] == 2
+    assert (run.metrics["epochs"], run.metrics["ended"]) == (2, "early_stopping")
     assert len(scalars(run.folder, "train/loss")) == 2
 
     (run.folder / "metrics.json").unlink()  # as if killed after its last epoch
     again = train(run.cfg, run.folder, "cnn")
     assert figures(again) == figures(run.metrics)
+    assert again["ended"] == "early_stopping"
+    assert runs.read_epochs(run.folder)["epoch"].tolist() == [0, 1]
 
 
 def test_a_run_killed_after_training_gives_the_same_figures(copied_run: Run) -> None:
@@ -306,6 +376,9 @@ def test_a_diverging_run_leaves_no_figures(tmp_path: Path) -> None:
         ("trainer.max_epochs=-1", "trainer.max_epochs"),
         ("optim.lr=-1", "learning rate"),
         ("data.train_samples=0", "data.train_samples"),
+        ("trainer.max_time=soon", "trainer.max_time must be DD:HH:MM:SS"),
+        ("trainer.max_time=60", "trainer.max_time must be DD:HH:MM:SS"),
+        ("trainer.max_time=00:00:00:00", "trainer.max_time must be DD:HH:MM:SS"),
     ],
 )
 def test_impossible_settings(override: str, says: str, tmp_path: Path) -> None:
@@ -363,7 +436,7 @@ def test_a_crash_anywhere_changes_no_figure(
         patch.setattr(AtomicCheckpointIO, "save_checkpoint", cut_while_saving)
         patch.setattr(SeedEachEpoch, "on_train_epoch_start", cut_at_epoch)
         if moment == "record":
-            patch.setattr("pixel_spotter.train.record", cut_at_the_end)
+            patch.setattr("pixel_spotter.train.measure", cut_at_the_end)
         with pytest.raises(PowerCutError):
             train(uninterrupted.cfg, tmp_path / "run", "cnn")
     assert not (tmp_path / "run/metrics.json").exists()
@@ -380,11 +453,18 @@ def test_a_crash_anywhere_changes_no_figure(
                 seed(self, trainer, model),
             ),
         )
-        done = checkpoints.read(folder / "checkpoints/last.ckpt")["epoch"] + 1
+        done = read_tensors(folder / "checkpoints/last.ckpt")["epoch"] + 1
         again = train(uninterrupted.cfg, folder, "cnn")
     assert done >= 1
     assert trained == list(range(done, 4)), "it did not go on from where it was"
     assert figures(again) == figures(uninterrupted.metrics)
+    assert_epochs_agree(folder, uninterrupted.folder)
+
+
+def assert_epochs_agree(folder: Path, uninterrupted: Path) -> None:
+    """One row an epoch, with the figures of the run that was never interrupted."""
+    one, other = (runs.read_epochs(run).drop(columns="seconds") for run in (folder, uninterrupted))
+    assert_frame_equal(one, other)
 
 
 def test_a_moved_run_goes_on_from_its_best(uninterrupted: Run, tmp_path: Path) -> None:
@@ -393,6 +473,105 @@ def test_a_moved_run_goes_on_from_its_best(uninterrupted: Run, tmp_path: Path) -
     (tmp_path / "moved/metrics.json").unlink()
     again = train(uninterrupted.cfg, tmp_path / "moved", "cnn")
     assert figures(again) == figures(uninterrupted.metrics)
+
+
+def test_time_that_is_up_ends_a_run_which_the_same_command_continues(
+    uninterrupted: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a clock on which every epoch takes ten seconds."""
+    clock, seed = [0.0], SeedEachEpoch.on_train_epoch_start
+
+    def pass_time(self: Any, trainer: Any, model: Any) -> None:
+        clock[0] += 10
+        seed(self, trainer, model)
+
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(SeedEachEpoch, "on_train_epoch_start", pass_time)
+    limited = compose([*INTERRUPTED, "trainer.max_time=00:00:00:15"])
+    folder = tmp_path / "run"
+    first = train(limited, folder, "cnn")
+    assert (first["ended"], first["epochs"], first["train_seconds"]) == ("max_time", 2, 20)
+    assert read_json(folder / "metrics.json") == first
+    assert runs.read_epochs(folder)["epoch"].tolist() == [0, 1]
+
+    second = train(limited, folder, "cnn")
+    assert second["epochs"] == 4, "each command has the time for itself"
+    assert (second["ended"], second["train_seconds"]) == ("max_epochs", 40)
+    assert figures(second) == figures(uninterrupted.metrics)
+    assert_epochs_agree(folder, uninterrupted.folder)
+    assert train(limited, folder, "cnn") == second
+
+
+def test_a_figure_that_is_added_is_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def within_7px(columns: Columns) -> torch.Tensor:
+        return (metrics.errors_px(columns) <= 7).double().mean()
+
+    needed = ("x", "y", "x_true", "y_true")
+    added = metrics.Figure("within_7px", "within 7 px", "", metrics.share, needed, within_7px)
+    monkeypatch.setattr(metrics, "FIGURES", (added, *metrics.FIGURES))
+    run = run_with(tmp_path / "run")
+    written = read_json(run.folder / "metrics.json")
+    near = metrics.errors_px(runs.read_predictions(run.folder)) <= 7
+    assert 0 < written["test/within_7px"] == near.double().mean().item() < 1
+    by_epoch = runs.read_epochs(run.folder)["val/within_7px"].tolist()
+    assert written["val/within_7px"] in [pytest.approx(value) for value in by_epoch]
+    assert scalars(run.folder, "val/within_7px") == pytest.approx(by_epoch)
+
+
+def test_a_dry_run_puts_a_batch_through_everything_and_keeps_nothing(
+    run_command: CommandServer, tmp_path: Path
+) -> None:
+    ended = run_command("train", *TINY, "trainer.fast_dev_run=true", "name=dry", cwd=tmp_path)
+    assert ended.code == 0, ended.stderr
+    assert "Dry run of cnn" in ended.stdout
+    left = {path.name for path in (tmp_path / "outputs").rglob("*") if path.is_file()}
+    assert left <= {"train.log"}
+
+    ended = run_command("train", *TINY, "name=dry", cwd=tmp_path)
+    assert ended.code == 0, ended.stderr
+    before = contents(tmp_path / "outputs/runs/dry")
+    ended = run_command("train", *TINY, "trainer.fast_dev_run=true", "name=dry", cwd=tmp_path)
+    assert ended.code == 0, ended.stderr
+    after = contents(tmp_path / "outputs/runs/dry")
+    log = tmp_path / "outputs/runs/dry/train.log"
+    assert after | {log: b""} == before | {log: b""}
+
+
+def test_a_dry_run_finds_what_is_wrong(run_command: CommandServer, tmp_path: Path) -> None:
+    dry = [*TINY, "trainer.fast_dev_run=true"]
+    assert "learning rate" in run_command("train", *dry, "optim.lr=-1", cwd=tmp_path).error()
+    solved = run_command("train", *CPU, "model=argmax", "trainer.fast_dev_run=true", cwd=tmp_path)
+    assert solved.code == 0, solved.stderr
+
+
+class TestLoggers:
+    def test_csv(self, tmp_path: Path) -> None:
+        run = run_with(tmp_path / "run", "logger=csv")
+        rows = [*csv.DictReader((run.folder / "metrics.csv").open(newline=""))]
+        errors = [row["val/mean_error_px"] for row in rows if row["val/mean_error_px"]]
+        by_epoch = runs.read_epochs(run.folder)["val/mean_error_px"].tolist()
+        assert [*map(float, errors)] == pytest.approx(by_epoch)
+        tested = [row["test/mean_error_px"] for row in rows if row["test/mean_error_px"]]
+        assert [*map(float, tested)] == [pytest.approx(run.metrics["test/mean_error_px"])]
+        assert not [*run.folder.glob("events.*")]
+
+    def test_wandb(self, tmp_path: Path, tiny_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("wandb")
+        monkeypatch.setenv("WANDB_MODE", "offline")
+        run = run_with(tmp_path / "run", "logger=wandb", "logger.offline=true")
+        assert figures(run.metrics) == figures(tiny_run.metrics)
+        assert [*run.folder.glob("wandb/offline-run-*")]
+
+    def test_mlflow(self, tmp_path: Path, tiny_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("mlflow")
+        monkeypatch.chdir(tmp_path)
+        run = run_with(tmp_path / "run", "logger=mlflow")
+        assert figures(run.metrics) == figures(tiny_run.metrics)
+        (file,) = (run.folder / "mlruns").glob("*/*/metrics/test/mean_error_px")
+        value = float(file.read_text().split()[1])
+        assert value == pytest.approx(run.metrics["test/mean_error_px"])
 
 
 def wait_for(condition: Any, process: Any, timeout_s: float = 120) -> None:
@@ -453,7 +632,7 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
         leftovers = {path.name for path in folder.rglob("*.ckpt") if path.name[0] != "."}
         assert leftovers <= {"best.ckpt", "last.ckpt"}
         for name in leftovers:
-            checkpoints.load_model(folder / "checkpoints" / name)
+            load_model(folder / "checkpoints" / name)
     assert kills >= 2
     ended = finish(start("train", *long, cwd=tmp_path))
     assert ended.code == 0, ended.stderr
@@ -471,8 +650,10 @@ def test_two_processes_test_every_position_once(tmp_path: Path) -> None:
     metrics = read_json(folder / "metrics.json")
     assert metrics["val/count"] == math.ceil(0.1 * 225)
     assert metrics["test/count"] == math.ceil(0.2 * 225)
-    rows = (folder / "predictions.csv").read_text().splitlines()[1:]
-    assert len({tuple(row.split(",")[1:3]) for row in rows}) == len(rows) == 45
+    predictions = runs.read_predictions(folder)
+    assert predictions["sample"].tolist() == [*range(45)]
+    points = [*zip(predictions["x_true"].tolist(), predictions["y_true"].tolist(), strict=True)]
+    assert len({*points}) == 45
 
 
 @pytest.mark.slow

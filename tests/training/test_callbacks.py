@@ -9,10 +9,12 @@ from conftest import TINY, Run, compose
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pixel_spotter import runs
-from pixel_spotter.metrics import point_metrics
+from pixel_spotter.coordinates import Columns, as_xy
+from pixel_spotter.files import read_tensors
+from pixel_spotter.metrics import figures_of
+from pixel_spotter.models.loading import load_model
 from pixel_spotter.simulation.pixels import render_pixels
 from pixel_spotter.train import train
-from pixel_spotter.training import checkpoints
 from pixel_spotter.training.callbacks import SeedEachEpoch
 
 
@@ -35,20 +37,21 @@ def test_best_is_the_best_epoch_and_last_the_last(
 ) -> None:
     errors = iter([5.0, 3.0, 4.0, 6.0, 3.0, 3.0])  # four epochs, validation, test
 
-    def scripted(*xy: torch.Tensor) -> dict[str, float]:
-        return point_metrics(*xy) | {"mean_error_px": next(errors)}
+    def scripted(columns: Columns) -> dict[str, float]:
+        return figures_of(columns) | {"mean_error_px": next(errors)}
 
-    monkeypatch.setattr("pixel_spotter.models.base.point_metrics", scripted)
+    monkeypatch.setattr("pixel_spotter.models.base.figures_of", scripted)
     metrics = train(compose([*TINY, "trainer.max_epochs=4"]), tmp_path, "cnn")
     assert metrics["epochs"] == 4
-    assert checkpoints.read(tmp_path / "checkpoints/best.ckpt")["epoch"] == 1
-    assert checkpoints.read(tmp_path / "checkpoints/last.ckpt")["epoch"] == 3
+    assert read_tensors(tmp_path / "checkpoints/best.ckpt")["epoch"] == 1
+    assert read_tensors(tmp_path / "checkpoints/last.ckpt")["epoch"] == 3
 
-    xy_pred, xy_true = runs.read_predictions(tmp_path)
-    images = render_pixels(xy_true.long(), (16, 16))
+    columns = runs.read_predictions(tmp_path)
+    xy_pred = as_xy(columns)
+    images = render_pixels(as_xy(columns, "_true").long(), (16, 16))
     with torch.no_grad():
         best, last = (
-            checkpoints.load_model(tmp_path / f"checkpoints/{name}.ckpt")[0](images)
+            load_model(tmp_path / f"checkpoints/{name}.ckpt")[0](images)
             for name in ("best", "last")
         )
     torch.testing.assert_close(xy_pred, best, atol=1e-4, rtol=0)

@@ -9,12 +9,13 @@ import pytest
 import torch
 from conftest import TINY, CommandServer, Run, compose
 
-from pixel_spotter.cli.start import user_message
+from pixel_spotter.cli.mistakes import user_message
 from pixel_spotter.errors import UserError
+from pixel_spotter.files import read_tensors
 from pixel_spotter.models.cnn import CNNRegressor
+from pixel_spotter.models.loading import load_model, read_weights
 from pixel_spotter.models.resnet import ResNet18Regressor
 from pixel_spotter.train import train
-from pixel_spotter.training import checkpoints
 from pixel_spotter.training.checkpoints import AtomicCheckpointIO
 
 
@@ -58,14 +59,14 @@ def test_the_malicious_checkpoint_is_one(malicious: Path, marker: Path) -> None:
 @pytest.mark.parametrize(
     "reader",
     [
-        checkpoints.read,
-        checkpoints.read_weights,
-        checkpoints.load_model,
+        read_tensors,
+        read_weights,
+        load_model,
         AtomicCheckpointIO().load_checkpoint,
         lambda path: AtomicCheckpointIO().load_checkpoint(path, weights_only=False),
         lambda path: ResNet18Regressor(32, weights=str(path)),
     ],
-    ids=["read", "read_weights", "load_model", "trainer", "trainer_unsafe", "weights"],
+    ids=["read_tensors", "read_weights", "load_model", "trainer", "trainer_unsafe", "weights"],
 )
 def test_code_in_a_checkpoint_is_refused(
     reader: Callable[[Path], Any], malicious: Path, marker: Path
@@ -201,7 +202,7 @@ def test_what_is_no_usable_checkpoint(
     path = tmp_path / "bad.ckpt"
     damage(path, torch.load(tiny_run.best, weights_only=True))
     with pytest.raises(UserError, match=r"bad\.ckpt") as caught:
-        checkpoints.load_model(path)
+        load_model(path)
     message = user_message(caught.value)
     assert message
     assert "\n" not in message
@@ -212,7 +213,8 @@ def test_what_is_no_usable_checkpoint(
     [
         "os.path.join",
         "os.system",
-        "pixel_spotter.models.base.LinearHead",
+        "pixel_spotter.models.heads.LinearHead",
+        "pixel_spotter.files.read_tensors",
         "pixel_spotter.models.cnn.nn",
         "pixel_spotter.models.cnn.nn.Linear",
         "pixel_spotter.models.resnet.resnet18",
@@ -233,12 +235,12 @@ def test_only_models_of_pixel_spotter_are_instantiated(
     path = tmp_path / "renamed.ckpt"
     torch.save(torch.load(tiny_run.best, weights_only=True) | {"model_class": name}, path)
     with pytest.raises(UserError, match=r"renamed\.ckpt"):
-        checkpoints.load_model(path)
+        load_model(path)
 
 
 def test_what_a_run_leaves_behind_loads(tiny_run: Run) -> None:
     for path in (tiny_run.best, tiny_run.last):
-        model, data = checkpoints.load_model(path)
+        model, data = load_model(path)
         assert type(model) is CNNRegressor
         assert not model.training
         assert model.size == data.size == (16, 16)
@@ -260,7 +262,7 @@ def test_a_failed_write_leaves_the_old_checkpoint(
         patch.setattr(Path, "write_bytes", disk_full)
         with pytest.raises(OSError, match="No space left"):
             AtomicCheckpointIO().save_checkpoint({"epoch": 2}, path)
-    assert checkpoints.read(path) == {"epoch": 1}
+    assert read_tensors(path) == {"epoch": 1}
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -272,7 +274,7 @@ def test_a_full_disk_ends_a_run_in_one_line(run_command: CommandServer, tmp_path
     folder = tmp_path / "outputs/runs/full"
     assert not (folder / "metrics.json").exists()
     for path in (folder / "checkpoints").iterdir():
-        checkpoints.load_model(path)
+        load_model(path)
 
     resumed = run_command("train", *TINY, *wide, cwd=tmp_path)
     assert resumed.code == 0, resumed.stderr

@@ -1,0 +1,249 @@
+import itertools
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, Run, compose, figures, finish, read_json, start
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from pixel_spotter import runs
+from pixel_spotter.errors import UserError
+from pixel_spotter.runs import InUseError, owned
+from pixel_spotter.train import train
+
+
+@contextmanager
+def another_process_at(folder: Path) -> Iterator[int]:
+    """Have another process own a folder; give its id."""
+    ready, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with owned(folder):
+            os.write(tell, b"1")
+            time.sleep(60)
+        os._exit(0)
+    os.close(tell)
+    assert os.read(ready, 1) == b"1"
+    os.close(ready)
+    try:
+        yield child
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_a_folder_with_another_process_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with another_process_at(folder):
+        with pytest.raises(InUseError, match=f"another process is at work in {folder}"):
+            owned(folder).__enter__()
+        with pytest.raises(InUseError):
+            train(compose(TINY), folder, "cnn")
+        assert [path.name for path in folder.iterdir()] == [runs.LOCK]
+
+
+def test_a_killed_owner_leaves_no_lock(tmp_path: Path) -> None:
+    with another_process_at(tmp_path):
+        pass
+    assert (tmp_path / runs.LOCK).exists()
+    with owned(tmp_path):
+        pass
+
+
+def test_one_process_may_own_a_folder_again_and_several_at_once(tmp_path: Path) -> None:
+    for _ in range(2):
+        with owned(tmp_path / "one"), owned(tmp_path / "other"):
+            pass
+    with pytest.raises(ZeroDivisionError), owned(tmp_path / "one"):
+        raise ZeroDivisionError
+    with owned(tmp_path / "one"):
+        pass
+
+
+def test_two_commands_with_one_name_at_once(tmp_path: Path) -> None:
+    """Exactly one trains; the figures, the settings and the predictions are all its own."""
+    rates = ("0.01", "0.003")
+    same = [*TINY, "trainer.max_epochs=20", "name=same"]
+    processes = [start("train", *same, f"optim.lr={lr}", cwd=tmp_path) for lr in rates]
+    ended = [finish(process) for process in processes]
+    (winner,) = [k for k in (0, 1) if ended[k].code == 0]
+    refused = ended[1 - winner].error()
+    assert "another process is at work in" in refused or "other settings (optim.lr" in refused
+    folder = tmp_path / "outputs/runs/same"
+    metrics = read_json(folder / "metrics.json")
+    assert metrics["lr"] == float(rates[winner])
+    assert OmegaConf.load(folder / ".hydra/config.yaml").optim.lr == float(rates[winner])
+    alone = train(compose([*same, f"optim.lr={rates[winner]}"]), tmp_path / "alone", "cnn")
+    assert figures(metrics) == figures(alone)
+    assert runs.read_epochs(folder)["epoch"].tolist() == [*range(20)]
+
+
+def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:
+    """Bit for bit, whatever the float32: 20,000 of them, of every size."""
+    random = torch.Generator().manual_seed(0)
+    bits = torch.randint(-(2**31), 2**31, (40_000,), generator=random).int()
+    values = bits.view(torch.float32)
+    values = values[values.isfinite()][:20_000]
+    columns = {
+        "sample": torch.arange(5000),
+        **dict(zip(("x", "y", "x_true", "y_true"), values.view(4, -1), strict=True)),
+        "spread_px": torch.full((5000,), 0.1),
+    }
+    runs.write_predictions(tmp_path, columns)
+    found = runs.read_predictions(tmp_path)
+    assert [*found] == [*columns]
+    for name, column in columns.items():
+        assert found[name].dtype == column.dtype, name
+        assert torch.equal(found[name], column), name
+
+
+@given(st.floats(width=32, allow_nan=False, allow_infinity=False))
+def test_any_float_survives(tmp_path_factory: pytest.TempPathFactory, value: float) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    column = torch.tensor([value])
+    runs.write_predictions(folder, dict.fromkeys(("x", "y", "x_true", "y_true"), column))
+    assert torch.equal(runs.read_predictions(folder)["y_true"], column)
+
+
+def test_predictions_of_version_0_1(tmp_path: Path) -> None:
+    (tmp_path / runs.PREDICTIONS).write_text(
+        "split,x_true,y_true,x_pred,y_pred,spread_px\ntest,3,4,3.1250,4.5000,0.25\n"
+        "test,0,15,-0.5000,15.2500,0.5\n"
+    )
+    found = {name: column.tolist() for name, column in runs.read_predictions(tmp_path).items()}
+    assert found == {
+        "x_true": [3, 0],
+        "y_true": [4, 15],
+        "x": [3.125, -0.5],
+        "y": [4.5, 15.25],
+        "spread_px": [0.25, 0.5],
+    }
+
+
+def test_the_worst_are_read_as_they_were_written(tmp_path: Path) -> None:
+    columns = {"sample": torch.tensor([7, 2]), "x": torch.tensor([-0.3, 15.5])}
+    images = torch.rand(2, 3, 4)
+    runs.write_worst(tmp_path, columns, images)
+    found, found_images = runs.read_worst(tmp_path)
+    assert found.keys() == columns.keys()
+    assert all(torch.equal(found[name], column) for name, column in columns.items())
+    assert torch.equal(found_images, images)
+    none, no_images = runs.read_worst(tmp_path / "of version 0.1")
+    assert (none, len(no_images)) == ({}, 0)
+
+
+def test_epochs_are_read_as_they_were_written(tmp_path: Path) -> None:
+    assert len(runs.read_epochs(tmp_path)) == 0
+    rows = [{"epoch": 0, "lr": 0.1}, {"epoch": 1, "lr": 0.05, "val/hit_rate": 0.5}]
+    runs.write_epochs(tmp_path, rows)
+    found = runs.read_epochs(tmp_path)
+    assert found["lr"].tolist() == [0.1, 0.05]
+    assert np.isnan(found["val/hit_rate"][0])
+    assert found["val/hit_rate"][1] == 0.5
+
+
+def test_figures_are_strict_json(tmp_path: Path) -> None:
+    runs.write_metrics(tmp_path, {"test/count": 3})
+    assert runs.read_metrics(tmp_path) == {"test/count": 3}
+    with pytest.raises(ValueError, match="JSON"):
+        runs.write_metrics(tmp_path, {"test/count": float("nan")})
+    assert runs.read_metrics(tmp_path) == {"test/count": 3}, "the old ones stay"
+
+
+def test_a_plan_grows_by_what_each_command_adds(tmp_path: Path) -> None:
+    assert runs.read_plan(tmp_path) == {"commands": [], "cells": {}}
+    wide, narrow = ["model=cnn,svm", "seed=0,1"], ["model=cnn"]
+    cells = {f"model={m},seed={s}": {"model": m, "seed": s} for m in ("cnn", "svm") for s in "01"}
+    runs.add_to_plan(tmp_path, wide, cells)
+    runs.add_to_plan(tmp_path, narrow, {"model=cnn": {"model": "cnn"}})
+    runs.add_to_plan(tmp_path, wide, cells)
+    plan = runs.read_plan(tmp_path)
+    assert plan["cells"] == cells | {"model=cnn": {"model": "cnn"}}
+    assert plan["commands"] == [narrow, wide], "each once, the latest last"
+
+
+READERS = {
+    runs.METRICS: runs.read_metrics,
+    runs.PREDICTIONS: runs.read_predictions,
+    runs.EPOCHS: runs.read_epochs,
+    runs.WORST: runs.read_worst,
+    runs.PLAN: runs.read_plan,
+    runs.CONFIG: runs.read_config,
+}
+CONTENTS = {
+    "nothing": b"",
+    "half": None,
+    "binary": b"\x80\xff\x00\xfe" * 9,
+    "list": b"[1, 2]",
+    "other table": b"a,b\n1,2\n",
+    "words": b"epoch,sample,x,y,x_true,y_true\n0,0,one,2,3,4\n",
+    "infinite": b"sample,x,y,x_true,y_true\n0,inf,2,3,4\n",
+    "text": b"metrics: {",
+}
+
+
+WELL_FORMED = {
+    (runs.PREDICTIONS, "half"),
+    (runs.CONFIG, "half"),
+    (runs.CONFIG, "other table"),
+    (runs.EPOCHS, "half"),
+    (runs.EPOCHS, "words"),
+}
+"""Nothing tells these from whole files."""
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [pair for pair in itertools.product(READERS, CONTENTS) if pair not in WELL_FORMED],
+)
+def test_a_damaged_file_is_named(name: str, content: str, tiny_run: Run, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    damaged = CONTENTS[content]
+    if damaged is None:
+        if name == runs.PLAN:
+            damaged = json.dumps({"commands": [], "cells": {}}).encode()
+        else:
+            damaged = (tiny_run.folder / name).read_bytes()
+        damaged = damaged[: len(damaged) // 2]
+    path.write_bytes(damaged)
+    with pytest.raises(UserError, match=path.name):
+        READERS[name](tmp_path)
+
+
+def test_settings_that_figures_follow_from() -> None:
+    config = {
+        "name": "mine",
+        "seed": 3,
+        "optim": {"lr": 0.1, "betas": [0.9, 0.99]},
+        "data": {"num_workers": 4, "split": "iid"},
+        "trainer": {"max_time": "00:00:01:00", "max_epochs": 2, "fast_dev_run": False},
+        "logger": {"_target_": "x", "project": "y"},
+        "trust": ["mine"],
+        "grid_seeds": [0, 1],
+    }
+    assert runs.settings_of(config) == {
+        "seed": 3,
+        "optim.lr": 0.1,
+        "optim.betas": [0.9, 0.99],
+        "data.split": "iid",
+        "trainer.max_epochs": 2,
+    }
+
+
+def test_folders_of_cells() -> None:
+    assert runs.folder_name("model=cnn,seed=0") == "model=cnn,seed=0"
+    assert runs.folder_name("start_from=a/b.ckpt") == "start_from=a_b.ckpt"
+    assert runs.folder_name("") == "default"
+    long = [runs.folder_name(f"name={'ü' * 150}{k}") for k in (0, 1)]
+    assert long[0] != long[1]
+    assert all(len(name.encode()) <= 200 for name in long)
