@@ -65,7 +65,10 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
             if metrics.get("ended") != "max_time":
                 log.info("already finished: %s", run_dir)
                 return metrics
-        return _train(cfg, run_dir, model_name)
+        try:
+            return _train(cfg, run_dir, model_name)
+        except SystemExit as end:  # how Lightning ends after Ctrl-C
+            raise KeyboardInterrupt from end
 
 
 def _train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
@@ -160,9 +163,9 @@ def check(cfg: DictConfig) -> None:
     ):
         if type(value) is not int or not least <= value < 2**32:
             raise UserError(f"{key} must be a whole number of at least {least}, got {value!r}")
-    time = cfg.trainer.max_time
-    if time is not None and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", str(time)):
-        raise UserError(f"trainer.max_time must be DD:HH:MM:SS, got {time!r}")
+    max_time = str(cfg.trainer.max_time or "00:00:00:01")
+    if not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", max_time) or not re.search("[1-9]", max_time):
+        raise UserError(f"trainer.max_time must be DD:HH:MM:SS, got {max_time}")
     precision = str(cfg.trainer.precision)
     if precision not in ("32", "32-true", "16-mixed", "bf16-mixed"):
         raise UserError(

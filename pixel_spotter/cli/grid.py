@@ -48,9 +48,10 @@ class AroundGrid(Callback):
         try:
             cells = _planned(config)
             _refuse_processes_of_cells(config, cells)
-            _try_models(cells)
+            cannot = _try_models(cells)
             runs.add_to_plan(self.folder, [*config.hydra.overrides.task], cells)
-            start = {"time_s": self.start_s, "done": len(_done(self.folder))}
+            done = len(_done(self.folder))
+            start = {"time_s": self.start_s, "done": done, "cannot": cannot}
             write_text(self.folder / _START, json.dumps(start))
         except Exception as error:
             raise SystemExit(f"error: {user_message(error) or repr(error)}") from error
@@ -72,18 +73,23 @@ class AroundGrid(Callback):
                 reason = file.read_text(encoding="utf-8", errors="replace").strip()
                 cells[reason].append(file.parent.name)
         count = sum(map(len, cells.values()))
-        lines = [f"  {_named(names)}: {reason}" for reason, names in cells.items()]
-        problem = [f"{count} cells failed:", *lines] if count else []
-        if self.dry_run:
-            return "\n".join(problem)
+        problem = f"{count} cells failed" if count else ""
         try:
             # Every training command makes this callback; only a grid's end needs these.
             from pixel_spotter.report import print_report, write_report
 
-            print_report(write_report(self.folder), self.folder)
+            if not self.dry_run:
+                print_report(write_report(self.folder), self.folder)
         except Exception as error:
-            problem = [f"no report: {user_message(error) or repr(error)}", *problem]
-        return "\n".join(problem)
+            reasons = (f"  {_named(names)}: {reason}" for reason, names in cells.items())
+            no_report = f"no report: {user_message(error) or repr(error)}"
+            problem = "\n".join([no_report, *([f"{problem}:"] if count else []), *reasons])
+        return problem
+
+
+def under_way() -> Path | None:
+    """Return the folder of the grid that this process runs, if it does."""
+    return _under_way[0].folder if _under_way else None
 
 
 def broke_off() -> None:
@@ -105,6 +111,9 @@ def run_cell(run_dir: Path, train: Callable[[], dict[str, Any]]) -> dict[str, An
     failure = run_dir / runs.FAILURE
     metrics = None
     try:
+        cannot = _start(run_dir.parent).get("cannot", {})
+        if run_dir.name in cannot:
+            raise UserError(cannot[run_dir.name])
         metrics = train()
         failure.unlink(missing_ok=True)
     except runs.InUseError as error:
@@ -121,11 +130,9 @@ def run_cell(run_dir: Path, train: Callable[[], dict[str, Any]]) -> dict[str, An
 
 def _tell_progress(folder: Path) -> None:
     """Say how many of a grid's cells are done, and how long the others will take."""
-    file = folder / _START
-    planned = runs.read_plan(folder)["cells"]
-    if not planned or not file.is_file():
+    start, planned = _start(folder), runs.read_plan(folder)["cells"]
+    if not planned or not start:
         return
-    start = json.loads(file.read_text(encoding="utf-8"))
     failed = {path.parent.name for path in folder.glob(f"*/{runs.FAILURE}")} & planned.keys()
     done = len(_done(folder) & planned.keys())
     left = len(planned) - done - len(failed)
@@ -136,6 +143,12 @@ def _tell_progress(folder: Path) -> None:
     if left and now > 0:
         words += f", about {_duration((time.time() - start['time_s']) / now * left)} left"
     log.info("%s", words)
+
+
+def _start(folder: Path) -> dict[str, Any]:
+    file = folder / _START
+    start: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    return start
 
 
 def _done(folder: Path) -> set[str]:
@@ -194,26 +207,27 @@ def _refuse_processes_of_cells(config: DictConfig, cells: Cells) -> None:
         )
 
 
-def _try_models(cells: Cells) -> None:
-    """Make each model once, to know before the grid starts which cells cannot run.
+def _try_models(cells: Cells) -> dict[str, str]:
+    """Look for pretrained weights before the grid starts: return why which cells cannot run.
 
     Raises:
         UserError: if none can.
     """
-    kinds: dict[tuple[str, ...], list[Mapping[str, str]]] = defaultdict(list)
-    for cell in cells.values():
+    kinds: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for name, cell in cells.items():
         chosen = ("model", "ablation", "model.weights", "experiment")
-        kinds[tuple(f"{k}={v}" for k, v in cell.items() if k in chosen)].append(cell)
-    reasons = {}
-    for kind, members in kinds.items():
-        overrides = [f"{key}={value}" for key, value in members[0].items()]
+        kinds[tuple(f"{k}={v}" for k, v in cell.items() if k in chosen)].append(name)
+    cannot: dict[str, str] = {}
+    for names in kinds.values():
+        overrides = [f"{key}={value}" for key, value in cells[names[0]].items()]
         loader = GlobalHydra.instance().config_loader()
         cfg = loader.load_configuration("train", overrides, RunMode.RUN)
         try:
             if cfg.model.get("weights") is not None:
                 instantiate(cfg.model, "model")
         except UserError as error:
-            reasons[kind] = error
-            log.warning("%d of %d cells cannot run: %s", len(members), len(cells), error)
-    if reasons and len(reasons) == len(kinds):
-        raise next(iter(reasons.values()))
+            cannot |= dict.fromkeys(names, str(error))
+            log.warning("%d of %d cells cannot run: %s", len(names), len(cells), error)
+            if len(cannot) == len(cells):
+                raise
+    return cannot

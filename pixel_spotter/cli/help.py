@@ -16,7 +16,7 @@ COMMANDS = {
 }
 
 _SETTING = re.compile(r"^( *)([\w.]+):(?: +(.*?))?(?: +# *(.*))?$")
-_DEFAULT = re.compile(r"^  - (?:optional |override )?/?([\w/]+): ([\w]+)")
+_DEFAULT = re.compile(r"^  - (\w+): (\w+)", flags=re.MULTILINE)
 
 
 def overview() -> str:
@@ -48,9 +48,7 @@ def show_help(command: str, arguments: Sequence[str] = ()) -> None:
     print(f"{COMMANDS[command].capitalize()}.\n")
     print(f"usage: pixel-spotter {command} [GROUP=CHOICE ...] [KEY=VALUE ...]\n")
     print("\n".join(f"  {line}".rstrip() for line in intro))
-    groups = dict(
-        _DEFAULT.match(line).groups() for line in text.splitlines() if _DEFAULT.match(line)
-    )
+    groups = dict(_DEFAULT.findall(text))
     chosen = dict(word.split("=", 1) for word in arguments if word.count("=") == 1)
     if groups:
         print("\nchoices, the first being the default:")
@@ -67,6 +65,18 @@ def show_help(command: str, arguments: Sequence[str] = ()) -> None:
             rows += _settings(CONF_DIR / group / f"{choice}.yaml", f"{group}.")
     for key, value, comment in rows:
         print(f"  {f'{key}={value}':36} {comment}".rstrip())
+
+
+def known_settings(command: str) -> list[str]:
+    """Return the keys of a command's settings, whatever is chosen, and its groups."""
+    text = (CONF_DIR / f"{command}.yaml").read_text(encoding="utf-8")
+    groups = [group for group, _ in _DEFAULT.findall(text)]
+    keys = [key for key, _, _ in _settings(CONF_DIR / f"{command}.yaml")]
+    for group in groups:
+        for file in sorted((CONF_DIR / group).glob("*.yaml")):
+            if "@package _global_" not in file.read_text(encoding="utf-8"):
+                keys += [key for key, _, _ in _settings(file, f"{group}.")]
+    return [*dict.fromkeys([*groups, *keys])]
 
 
 def _head(text: str) -> Iterator[str]:

@@ -1,20 +1,21 @@
 """What a user can get wrong, in one line."""
 
 import difflib
+import inspect
 import re
 import typing
-from collections.abc import Iterable
 from typing import Any
 
 import hydra
 import torch
 from hydra.errors import HydraException, InstantiationException
+from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from typeguard import TypeCheckError, check_type
 
-from pixel_spotter.cli.help import CONF_DIR
+from pixel_spotter.cli.help import CONF_DIR, known_settings
 from pixel_spotter.errors import UserError
 
 _TRAINER = (
@@ -89,51 +90,42 @@ def refuse_unknown_settings(cfg: DictConfig, command: str) -> DictConfig:
     Raises:
         UserError: naming a setting that it would not, and the nearest that it would.
     """
-    primary = OmegaConf.load(CONF_DIR / f"{command}.yaml")
-    groups = [str(name) for one in primary.get("defaults", []) if one != "_self_" for name in one]
-    known = {*map(str, primary), *(group.rpartition(" ")[2].strip("/") for group in groups)}
+    settings = known_settings(command)
+    known = {*(key.partition(".")[0] for key in settings), "name"}
     written = OmegaConf.to_yaml(cfg)
     for key in map(str, cfg):
         if key not in known and not re.search(rf"\${{{re.escape(key)}[.}}]", written):
             raise UserError(_no_setting(key, command))
-    if "trainer" in cfg:
-        trainer = {*map(str, OmegaConf.load(CONF_DIR / "trainer/auto.yaml")), *_TRAINER}
-        for key in map(str, cfg.trainer):
-            if key not in trainer:
-                raise UserError(_no_setting(f"trainer.{key}", command))
+    for key in map(str, cfg.get("trainer", {})):
+        if f"trainer.{key}" not in settings and key not in ("_target_", *_TRAINER):
+            raise UserError(_no_setting(f"trainer.{key}", command))
     return cfg
 
 
 def _no_setting(key: str, command: str) -> str:
-    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = hydra.compose(command)
-    groups = {folder.name for folder in CONF_DIR.iterdir() if folder.is_dir()}
-    settings = {*_keys(OmegaConf.to_container(cfg)), *(f"trainer.{name}" for name in _TRAINER)}
-    word = key.rpartition(".")[2]
-    same_word = [name for name in settings if name.rpartition(".")[2] == word]
-    near = (
-        sorted(same_word, key=lambda name: name.count("."))
-        or difflib.get_close_matches(key, [*groups, *settings], 1)
-        or [
-            name
-            for match in difflib.get_close_matches(
-                word, sorted({name.rpartition(".")[2] for name in settings}), 1
-            )
-            for name in sorted(settings)
-            if name.rpartition(".")[2] == match
-        ]
-    )
+    """Say that there is no such setting, and which one may be meant."""
+    settings = known_settings(command)
+    group, _, word = key.rpartition(".")
+    if (
+        group == "trainer"
+        and word in inspect.signature(Trainer).parameters
+        and word not in settings
+    ):
+        return (
+            f"{key} is not for use here: it would be overruled, or leave nothing to measure; "
+            f"trainer.fast_dev_run=true is a quick try"
+        )
+    words = {name: name.rpartition(".")[2] for name in settings}
+    near_words = difflib.get_close_matches(word, words.values(), 1)
+    near = [
+        *(name for name in settings if words[name] == word),
+        *difflib.get_close_matches(key, settings, 1),
+        *(name for name in settings if words[name] in near_words or words[name].endswith(word)),
+    ]
     if not near:
         return f"there is no setting {key}; pixel-spotter {command} --help lists them"
-    return f"there is no setting {key}; did you mean {near[0]}{'=?' if near[0] in groups else '?'}"
-
-
-def _keys(container: Any, prefix: str = "") -> Iterable[str]:
-    for key, value in container.items():
-        if isinstance(value, dict):
-            yield from _keys(value, f"{prefix}{key}.")
-        elif not str(key).startswith("_"):
-            yield f"{prefix}{key}"
+    end = "=?" if (CONF_DIR / near[0]).is_dir() else "?"
+    return f"there is no setting {key}; did you mean {near[0]}{end}"
 
 
 def instantiate(config: DictConfig, key: str, **arguments: Any) -> Any:
@@ -157,6 +149,8 @@ def instantiate(config: DictConfig, key: str, **arguments: Any) -> Any:
         if cause is None or isinstance(
             cause, (ValueError, TypeError, MisconfigurationException, ImportError)
         ):
+            if unknown := re.search(r"unexpected keyword argument '(\w+)'", str(cause)):
+                raise UserError(_no_setting(f"{key}.{unknown[1]}", "train")) from error
             prefix = f"{key}: " if type(cause) is TypeError else ""
             raise UserError(prefix + one_line(cause or error)) from error
         raise
@@ -173,18 +167,24 @@ def check_types(config: DictConfig, key: str) -> None:
         UserError: naming the value that does not fit.
     """
     try:
-        made = hydra.utils.get_object(config._target_)
-        hints = typing.get_type_hints(made.__init__ if isinstance(made, type) else made)
+        made: Any = hydra.utils.get_object(config._target_)
+        hints = typing.get_type_hints(made.__init__ if inspect.isclass(made) else made)
     except Exception:  # a class that is not there or whose hints cannot be read: not ours to say
         return
-    for name, value in OmegaConf.to_container(config, resolve=True).items():  # type: ignore[union-attr]
-        if name not in hints or isinstance(value, dict):
-            continue
-        try:
-            check_type(value, hints[name])
-        except TypeCheckError:
-            kind = getattr(hints[name], "__name__", None) if isinstance(hints[name], type) else None
-            words = (kind or str(hints[name])).replace("collections.abc.", "").replace("torch.", "")
-            raise UserError(f"{key}.{name} must be {words}, got {value!r}") from None
-        except Exception:  # hints beyond what can be checked
-            continue
+    for name in map(str, config):
+        value = config[name]
+        if isinstance(value, DictConfig) and "_target_" in value:
+            check_types(value, f"{key}.{name}")
+        elif name in hints:
+            plain = value
+            if OmegaConf.is_config(value):
+                plain = OmegaConf.to_container(value, resolve=True)
+            try:
+                check_type(plain, hints[name])
+            except TypeCheckError:
+                words = getattr(hints[name], "__name__", str(hints[name]))
+                words = str(hints[name]) if "[" in str(hints[name]) else words
+                words = re.sub(r"\b(collections\.abc|typing|torch)\.", "", words)
+                raise UserError(f"{key}.{name} must be {words}, got {plain!r}") from None
+            except Exception:  # hints beyond what can be checked
+                continue

@@ -1,6 +1,7 @@
 """How a command starts: its arguments, its config, and what is made from it."""
 
 import logging
+import multiprocessing
 import os
 import re
 import sys
@@ -72,13 +73,15 @@ def run_command(command: str, task: Callable[[DictConfig], Any]) -> None:
 
 
 def _interrupted(command: str) -> None:
-    """End after Ctrl-C, saying what continues."""
-    message = "interrupted"
-    if command == "train":
-        named = any(argument.startswith("name=") for argument in sys.argv)
-        name = f" with name={HydraConfig.get().runtime.output_dir.rpartition('/')[2]}"
-        message += f": the same command{'' if named else name} continues"
-    print(message, file=sys.stderr)
+    """End after Ctrl-C, saying what continues; a process of a grid leaves that to the grid's."""
+    if multiprocessing.parent_process() is None:
+        continues = ""
+        if command == "train":
+            folder = grid.under_way() or Path(HydraConfig.get().runtime.output_dir)
+            named = any(word.startswith(("name=", "experiment=")) for word in sys.argv)
+            with_name = "" if named else f" with name={folder.name}"
+            continues = f": the same command{with_name} continues"
+        print(f"interrupted{continues}", file=sys.stderr)
     sys.exit(130)
 
 

@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
 
 from pixel_spotter import runs
 from pixel_spotter.data.base import PointData
 from pixel_spotter.metrics import errors_px
 from pixel_spotter.models.base import PointRegressor
-from pixel_spotter.reporting.figures.drawing import as_tensor, save
+from pixel_spotter.reporting.figures.drawing import save
 from pixel_spotter.reporting.figures.run import run_pictures
 
 _WORST = 8
@@ -60,7 +62,8 @@ def measure(
             save(figure, run_dir / f"{name}.png")
             if isinstance(trainer.logger, TensorBoardLogger):
                 writer = trainer.logger.experiment
-                writer.add_image(f"test/{name}", as_tensor(figure), trainer.current_epoch)
+                picture = np.asarray(Image.open(run_dir / f"{name}.png").convert("RGB"))
+                writer.add_image(f"test/{name}", picture, trainer.current_epoch, dataformats="HWC")
     return {
         **{f"test/{name}": value for name, value in model.figures["test"].items()},
         "test/seen_in_training": data.seen_in_training(trained_on),
