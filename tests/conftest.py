@@ -149,7 +149,7 @@ class ModelFiles:
                 member = CNNRegressor(size, channels=[4], hidden=[8])
                 save_checkpoint(Path(path), member, size)
             needed.append(f"model.checkpoints={paths}")
-        return compose([*overrides, *needed])
+        return compose([*overrides, *needed]) if needed else cfg
 
 
 def save_checkpoint(path: Path, model: PointRegressor, image_size: Any, seed: int = 0) -> None:

@@ -2,6 +2,7 @@ import itertools
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, Run, compose, figures, finish, read_json, start
+from conftest import TINY, Run, compose, figures, read_json
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -18,7 +19,7 @@ from omegaconf import OmegaConf
 from pixel_spotter import runs
 from pixel_spotter.errors import UserError
 from pixel_spotter.runs import InUseError, owned
-from pixel_spotter.train import train
+from pixel_spotter.train import main, train
 
 
 @contextmanager
@@ -69,15 +70,41 @@ def test_one_process_may_own_a_folder_again_and_several_at_once(tmp_path: Path) 
         pass
 
 
+def forked(*arguments: str, cwd: Path, log: Path) -> int:
+    """Train as the command does, in a process that has imported everything; return its id."""
+    child = os.fork()
+    if child == 0:
+        os.chdir(cwd)
+        stream = os.open(log, os.O_WRONLY | os.O_CREAT)
+        os.dup2(stream, 1)
+        os.dup2(stream, 2)
+        sys.argv = ["train", *arguments]
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            os.write(2, str(end.code).encode())
+            code = 1
+        finally:
+            os._exit(code)
+    return child
+
+
 def test_two_commands_with_one_name_at_once(tmp_path: Path) -> None:
-    """Exactly one trains; the figures, the settings and the predictions are all its own."""
-    rates = ("0.01", "0.003")
+    """Exactly one trains; the figures, the settings and the epochs are all its own."""
+    rates, logs = ("0.01", "0.003"), [tmp_path / "0.log", tmp_path / "1.log"]
     same = [*TINY, "trainer.max_epochs=20", "name=same"]
-    processes = [start("train", *same, f"optim.lr={lr}", cwd=tmp_path) for lr in rates]
-    ended = [finish(process) for process in processes]
-    (winner,) = [k for k in (0, 1) if ended[k].code == 0]
-    refused = ended[1 - winner].error()
-    assert "another process is at work in" in refused or "other settings (optim.lr" in refused
+    children = [
+        forked(*same, f"optim.lr={lr}", cwd=tmp_path, log=log)
+        for lr, log in zip(rates, logs, strict=True)
+    ]
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    said = [log.read_text() for log in logs]
+    assert sorted(codes) == [0, 1], said
+    winner = codes.index(0)
+    refused = said[1 - winner].strip()
+    assert "Traceback" not in refused
+    assert refused.splitlines()[-1].startswith("error: another process is at work in")
     folder = tmp_path / "outputs/runs/same"
     metrics = read_json(folder / "metrics.json")
     assert metrics["lr"] == float(rates[winner])

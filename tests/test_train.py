@@ -592,7 +592,9 @@ def kill(process: Any) -> None:
 SLOW_EPOCHS = [*INTERRUPTED, "data.batch_size=1", "data.train_samples=100", "name=victim"]
 
 
-def test_a_killed_process_resumes_to_the_same_figures(tmp_path: Path) -> None:
+def test_a_killed_process_resumes_to_the_same_figures(
+    run_command: CommandServer, tmp_path: Path
+) -> None:
     cfg = compose(SLOW_EPOCHS)
     reference = train(cfg, tmp_path / "reference", "cnn")
     folder = tmp_path / "outputs/runs/victim"
@@ -606,7 +608,7 @@ def test_a_killed_process_resumes_to_the_same_figures(tmp_path: Path) -> None:
     assert not (folder / "metrics.json").exists()
     assert torch.load(last, weights_only=True)["epoch"] >= 1
 
-    ended = finish(start("train", *SLOW_EPOCHS, cwd=tmp_path))
+    ended = run_command("train", *SLOW_EPOCHS, cwd=tmp_path)
     assert ended.code == 0, ended.stderr
     assert "continuing" in ended.stdout + (folder / "train.log").read_text()
     assert figures(read_json(folder / "metrics.json")) == figures(reference)
