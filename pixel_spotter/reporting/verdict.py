@@ -139,7 +139,7 @@ def _rival(best: Group, second: Group) -> str:
         return f"{line}: {shared} cannot tell whether the difference is chance."
     mean, half = estimate(differences)
     size = f"{Estimate(abs(mean), half)} {'larger' if mean > 0 else 'smaller'}"
-    over = f"over the {len(differences)} seeds of both, {best.variant}'s error is {size}"
+    over = f"over the {len(differences)} seeds of both, the error of {best.variant} is {size}"
     can = "can" if abs(mean) > (half or 0) else "cannot"
     return f"{line}: {over}, and chance {can} be ruled out."
 

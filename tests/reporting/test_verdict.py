@@ -66,7 +66,7 @@ def test_models_are_compared_seed_by_seed() -> None:
     # the deviation of the differences is 0.001: t(0.975, 2) * 0.001 / sqrt(3) = 0.0025
     assert 4.302653 * 0.001 / math.sqrt(3) == pytest.approx(0.0025, abs=5e-5)
     assert rival(*cells).endswith(
-        ": over the 3 seeds of both, a's error is 0.101 ± 0.002 px smaller, and chance can be "
+        ": over the 3 seeds of both, the error of a is 0.101 ± 0.002 px smaller, and chance can be "
         "ruled out."
     )
 
@@ -76,8 +76,8 @@ def test_a_difference_that_may_be_chance_is_said_to_be() -> None:
     cells = [cell(m, seed=s, error=e) for m, both in errors.items() for s, e in enumerate(both)]
     # differences -1.5 and 1: -0.25 +- 12.7062 * 1.25
     assert rival(*cells).endswith(
-        ": over the 2 seeds of both, a's error is 0.250 ± 15.883 px smaller, and chance cannot be "
-        "ruled out."
+        ": over the 2 seeds of both, the error of a is 0.250 ± 15.883 px smaller, and chance "
+        "cannot be ruled out."
     )
 
 
@@ -88,7 +88,7 @@ def test_only_seeds_that_both_have_are_compared() -> None:
     assert "no shared seed cannot tell" in rival(*a, b[1])
     shared = [*a, *b, cell("b", seed=1, error=0.1)]
     # 0.9 - 0.5 and 0.2 - 0.1: the best of all seeds is the worse one where both can be compared
-    assert "over the 2 seeds of both, a's error is 0.250 ± 1.906 px larger" in rival(*shared)
+    assert "over the 2 seeds of both, the error of a is 0.250 ± 1.906 px larger" in rival(*shared)
 
 
 def test_equal_errors_cannot_be_told_apart() -> None:
@@ -104,7 +104,7 @@ def test_each_is_compared_where_it_does_worst() -> None:
         for split, error in by_split.items()
         for seed in (0, 1)
     ]
-    assert "a's error is 1.500 ± 0 px smaller" in rival(*cells)
+    assert "the error of a is 1.500 ± 0 px smaller" in rival(*cells)
 
 
 def test_positions_that_were_seen_recommend_nothing() -> None:

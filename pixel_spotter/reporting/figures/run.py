@@ -44,7 +44,7 @@ def predictions(misses: Sequence[Miss], title: str) -> Figure:
         axes.title.set_fontsize(9)
         axes.tick_params(labelsize=7, length=2)
         axes.locator_params(nbins=3, integer=True)
-    figure.get_layout_engine().set(h_pad=0.1)  # type: ignore[union-attr]
+    figure.set_layout_engine("constrained", h_pad=0.1)
     marks = "ring: truth, cross: prediction; scales: x and y (px)"
     figure.suptitle("\n".join([*textwrap.wrap(title, 60), marks]), fontsize=9)
     return figure
