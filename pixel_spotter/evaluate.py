@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning as L
 from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from pixel_spotter import runs
@@ -57,8 +58,9 @@ def run(cfg: DictConfig) -> None:
     """Evaluate in the folder that Hydra has chosen, and print the figures."""
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     metrics = evaluate(cfg, run_dir)
-    print_figures(metrics)
-    print(f"Figures, predictions and pictures: {run_dir}")
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        print_figures(metrics)
+        print(f"Figures, predictions and pictures: {run_dir}")
 
 
 def main() -> None:

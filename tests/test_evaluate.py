@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CPU, CommandServer, Run, compose, figures, read_json
+from conftest import CPU, CommandServer, Run, compose, figures, finish, read_json, start
 from PIL import Image
 
 from pixel_spotter import runs
@@ -104,3 +104,17 @@ def test_the_command(
     assert metrics["checkpoint"] == checkpoint
     assert metrics["model"] == tiny_run.metrics["model"] == "cnn", "one name everywhere"
     assert not [*tmp_path.rglob("epochs.csv")]
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds(tiny_run: Run, tmp_path: Path) -> None:
+    two = ["trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=7", "name=two"]
+    ended = finish(start("evaluate", f"checkpoint={tiny_run.best}", *CPU, *two, cwd=tmp_path))
+    assert ended.code == 0, ended.stderr
+    assert ended.stdout.count("mean error") == 1
+    folder = tmp_path / "outputs/evaluations/two"
+    metrics = read_json(folder / "metrics.json")
+    for key, value in figures(tiny_run.metrics).items():
+        if key.startswith("test/"):
+            assert metrics[key] == pytest.approx(value, abs=1e-5), key
+    assert written(folder) == written(tiny_run.folder)

@@ -60,6 +60,15 @@ def test_a_killed_owner_leaves_no_lock(tmp_path: Path) -> None:
         pass
 
 
+def test_the_lock_is_the_operating_systems(tmp_path: Path) -> None:
+    """Not the file's being there, which outlives its owner on another machine."""
+    fcntl = pytest.importorskip("fcntl")
+    with owned(tmp_path), (tmp_path / runs.LOCK).open() as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with (tmp_path / runs.LOCK).open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def test_one_process_may_own_a_folder_again_and_several_at_once(tmp_path: Path) -> None:
     for _ in range(2):
         with owned(tmp_path / "one"), owned(tmp_path / "other"):

@@ -34,8 +34,8 @@ class PointData(L.LightningDataModule, ABC):
     e, i) alone: batch size, workers, devices and resuming change nothing about it.
 
     A subclass sets ``counts`` and ``train_samples``, and says what is true of samples and what
-    their images look like; it saves its constructor's arguments with ``save_hyperparameters``, so
-    that checkpoints name them.
+    their images look like; it saves its constructor's arguments, ``split`` among them, with
+    ``save_hyperparameters``, so that checkpoints name them.
 
     Args:
         size: height and width of the images, px.
