@@ -3,7 +3,9 @@ import math
 import os
 import shutil
 import signal
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -567,10 +569,12 @@ class TestLoggers:
     def test_mlflow(self, tmp_path: Path, tiny_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.importorskip("mlflow")
         monkeypatch.chdir(tmp_path)
+        (tmp_path / "outputs").mkdir()
         run = run_with(tmp_path / "run", "logger=mlflow")
         assert figures(run.metrics) == figures(tiny_run.metrics)
-        (file,) = (run.folder / "mlruns").glob("*/*/metrics/test/mean_error_px")
-        value = float(file.read_text().split()[1])
+        with closing(sqlite3.connect("outputs/mlflow.db")) as database:
+            asked = "select value from metrics where key = 'test/mean_error_px'"
+            ((value,),) = database.execute(asked).fetchall()
         assert value == pytest.approx(run.metrics["test/mean_error_px"])
 
 
