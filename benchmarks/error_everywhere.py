@@ -3,7 +3,8 @@
     python benchmarks/error_everywhere.py outputs/sweeps/compare docs/models
 
 Reads the first seed's checkpoints of ``experiment=compare`` and writes a picture for each model:
-a map for each split, the error at every position of the image.
+a map for each split, the error at every position of the image. Of a model that is exact everywhere
+there is nothing to see, and no picture.
 """
 
 import sys
@@ -15,7 +16,7 @@ from pixel_spotter import runs
 from pixel_spotter.coordinates import all_positions
 from pixel_spotter.models.loading import load_model
 from pixel_spotter.reporting.figures.drawing import save
-from pixel_spotter.reporting.figures.error_maps import error_sheet
+from pixel_spotter.reporting.figures.error_maps import ERROR_RANGE_PX, error_sheet
 from pixel_spotter.reporting.groups import SPLITS
 from pixel_spotter.simulation.pixels import render_pixels
 
@@ -36,6 +37,9 @@ def main() -> None:
                 xy_px = torch.cat([model(batch) for batch in images.split(250)])
             error = (xy_px - positions).double().norm(dim=1).reshape(model.size)
             maps[f"trained on {split}\nmean {error.mean():.3f} px"] = error.numpy()
+        if all(error.max() <= ERROR_RANGE_PX[0] for error in maps.values()):
+            print(f"{model_name}: at most {ERROR_RANGE_PX[0]} px everywhere, no picture")
+            continue
         save(error_sheet(maps), output / f"{model_name}.png")
         print(output / f"{model_name}.png")
 

@@ -32,8 +32,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from pixel_spotter.cli.start import CONF_DIR, instantiate, pick_device
-from pixel_spotter.coordinates import all_positions, as_size
+from pixel_spotter.cli.help import CONF_DIR
+from pixel_spotter.cli.mistakes import instantiate
+from pixel_spotter.cli.start import pick_device
+from pixel_spotter.coordinates import all_positions, as_size, as_xy
 from pixel_spotter.simulation.pixels import render_pixels
 from pixel_spotter.train import train
 
@@ -173,7 +175,7 @@ def loop_rate(
     cfg: DictConfig, batches: Iterable[tuple[Tensor, Tensor]], epochs: int, device: torch.device
 ) -> float:
     """Train the same layers, in PyTorch's default memory format, with a loop written by hand."""
-    model = instantiate(cfg.model)
+    model = instantiate(cfg.model, "model")
     network = nn.Sequential(model.features, model.head).train()
     network.to(device, memory_format=torch.contiguous_format)
     optimizer = torch.optim.Adam(network.parameters(), lr=cfg.optim.lr)
@@ -183,7 +185,7 @@ def loop_rate(
             start_s = now_s()
         for image, xy_px in batches:
             optimizer.zero_grad()
-            loss = F.mse_loss(network(image.to(device)), xy_px.to(device))
+            loss = F.mse_loss(as_xy(network(image.to(device))), xy_px.to(device))
             loss.backward()
             optimizer.step()
     return epochs * cfg.data.train_samples / (now_s() - start_s)
