@@ -7,9 +7,8 @@ from omegaconf import DictConfig
 from pixel_spotter.cli.start import run_command
 from pixel_spotter.errors import UserError
 from pixel_spotter.files import write_text
-from pixel_spotter.reporting import page
 from pixel_spotter.reporting.figures.drawing import save
-from pixel_spotter.reporting.page import Report
+from pixel_spotter.reporting.page import Report, render
 from pixel_spotter.reporting.table import comparison, read_sweep
 
 SWEEPS = Path("outputs/sweeps")
@@ -40,8 +39,8 @@ def write_report(folder: Path) -> Report:
             old.unlink()
     for name, figure in drawn.items():
         save(figure, folder / "report" / name)
-    write_text(folder / "report.md", page.markdown(report, sections))
-    write_text(folder / PAGE, page.html(report, sections))
+    for name in ("report.md", PAGE):
+        write_text(folder / name, render(name, report, sections))
     return report
 
 

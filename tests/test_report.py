@@ -41,6 +41,12 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the pictures out of reports."""
+    monkeypatch.setattr("pixel_spotter.reporting.page.FIGURES", ())
+
+
 @pytest.fixture(scope="module")
 def page(sweep: Path) -> str:
     return (sweep / "report.html").read_text()
@@ -245,6 +251,7 @@ def test_every_run_is_in_the_comparison_the_best_first(sweep: Path) -> None:
     assert not {"versions", "folder", "settings", "predictions"} & rows[0].keys()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_new_figure_is_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     new = Figure("luck_px", "luck", "px", metrics.pixels, ("x",), lambda c: 0.375)
     monkeypatch.setattr(metrics, "FIGURES", (*metrics.FIGURES[:2], new, *metrics.FIGURES[2:]))
@@ -270,6 +277,7 @@ def test_every_figure_that_runs_have_is_shown_in_its_order(page: str) -> None:
     assert "3 test positions a run" in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_places_are_told_apart_where_they_differ(tmp_path: Path) -> None:
     write_cell(tmp_path, "cnn", threads=2)
     write_cell(tmp_path, "svm", threads=1)
@@ -489,6 +497,7 @@ def test_runs_of_version_0_1_are_read(tmp_path: Path) -> None:
     assert not list((tmp_path / "report").glob("training*"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_same_settings_and_seed_count_once(tmp_path: Path) -> None:
     write_cell(tmp_path, "cnn").rename(tmp_path / "again")
     write_cell(tmp_path, "cnn")
@@ -525,6 +534,7 @@ def test_cells_that_were_never_begun_are_open(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_every_command_of_the_plan_is_shown(tmp_path: Path) -> None:
     plan(tmp_path, ["experiment=x", "seed=0,1"], *cells("cnn"))
     runs.add_to_plan(tmp_path, ["model=svm", "name=mine"], {})
@@ -562,6 +572,7 @@ def test_settings_are_the_label(tmp_path: Path) -> None:
     assert (tmp_path / "report/over_epochs.png").is_file()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_baseline_of_an_ablation_is_told(tmp_path: Path) -> None:
     for settings in ({}, {"optim.lr": 0.5}, {"trainer.max_epochs": 9}):
         write_cell(tmp_path, "cnn", settings=settings)

@@ -232,14 +232,9 @@ class Report:
         return Section("How this was made", caption, code=code, terms=terms)
 
 
-def html(report: Report, sections: Sequence[Section]) -> str:
-    """Write the page, with everything it needs inside."""
-    return _ENVIRONMENT.get_template("report.html").render(report=report, sections=sections)
-
-
-def markdown(report: Report, sections: Sequence[Section]) -> str:
-    """Write the report as Markdown, which shows pictures from the folder ``report``."""
-    return _ENVIRONMENT.get_template("report.md").render(report=report, sections=sections)
+def render(template: str, report: Report, sections: Sequence[Section]) -> str:
+    """Write ``report.html``, with everything inside, or ``report.md``, with pictures beside it."""
+    return _ENVIRONMENT.get_template(template).render(report=report, sections=sections)
 
 
 def _states(cells: Sequence[Unfinished]) -> str:
