@@ -91,7 +91,8 @@ def refuse_unknown_settings(cfg: DictConfig, command: str) -> DictConfig:
         UserError: naming a setting that it would not, and the nearest that it would.
     """
     settings = known_settings(command)
-    known = {*(key.partition(".")[0] for key in settings), "name"}
+    written_down = OmegaConf.load(CONF_DIR / f"{command}.yaml")
+    known = {*(key.partition(".")[0] for key in settings), *map(str, written_down)}
     written = OmegaConf.to_yaml(cfg)
     for key in map(str, cfg):
         if key not in known and not re.search(rf"\${{{re.escape(key)}[.}}]", written):

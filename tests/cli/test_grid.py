@@ -1,18 +1,23 @@
 import csv
 import os
+import re
+import shutil
+import signal
+import time
 from pathlib import Path
 
 import pytest
 from conftest import CPU, TINY, CommandServer, Finished, compose, figures, finish, read_json, start
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from sweeps import write_cell
 
-from pixel_spotter.cli.grid import CompareGrid
+from pixel_spotter import runs
+from pixel_spotter.cli.grid import AroundGrid, _duration
 from pixel_spotter.train import train
 
 GRID = [
-    *TINY,
+    *(word for word in TINY if word != "model.hidden=[16]"),  # a name of at most 200 bytes
     "data.split=uniform,iid,quadrant",
     "data.val_fraction=0.78",
     "data.test_fraction=0.1",
@@ -23,7 +28,7 @@ PLOTS = (
     "report/frontier.png",
     "report/training.png",
     "report/error_uniform.png",
-    "report/worst_iid_16x16.png",
+    "report/worst_iid.png",
 )
 
 
@@ -36,7 +41,7 @@ class Grid:
         self.first = self.run()
         self.stamps_before = self.stamps()
         self.files = {
-            path.name: path.read_bytes() for path in self.folder.glob("*.*") if path.is_file()
+            path.name: path.read_bytes() for path in self.folder.glob("[!.]*.*") if path.is_file()
         }
 
     def run(self) -> Finished:
@@ -68,8 +73,9 @@ def test_one_folder_a_cell_named_after_its_overrides(grid: Grid) -> None:
 def test_a_failed_cell_ends_the_grid_in_an_error(grid: Grid) -> None:
     assert grid.first.code != 0
     assert "Traceback" not in grid.first.stderr
-    assert "error: 1 cells failed" in grid.first.stderr
-    assert "the quadrant split of 16x16 px leaves no position for train" in grid.first.stderr
+    assert grid.first.error() == "1 cells failed"
+    reason = "the quadrant split of 16x16 px leaves no position for train"
+    assert grid.first.stdout.count(reason) == 1, "told once"
     assert not (grid.cell("quadrant") / "metrics.json").exists()
 
 
@@ -106,13 +112,13 @@ def test_the_report_for_people(grid: Grid) -> None:
     page = (grid.folder / "report.html").read_text().replace("<wbr>", "")
     for split in ("uniform", "iid"):
         metrics = read_json(grid.cell(split) / "metrics.json")
-        row = f"| 1 | cnn | {metrics['test/mean_error_px']:.3f} |"
-        assert row in text.split(f"## {split}:")[1].split("##")[0]
+        row = f"| 1. cnn | {metrics['test/mean_error_px']:.3f} |"
+        assert row in text.split(f"## Ranking: {split}\n")[1].split("##")[0]
         assert f"{metrics['parameters']:,}" in page
     for written in (text, page, grid.first.stdout):
         assert "2 of 3 cells finished, 1 failed" in written
         assert "leaves no position for train" in written
-        assert grid.cell("quadrant").name in written
+        assert grid.cell("quadrant").name in written.replace("\\", "")  # of Markdown
         assert "no test position was seen in training" in written or written is grid.first.stdout
     for plot in PLOTS:
         assert f"]({plot})" in text
@@ -123,8 +129,9 @@ def test_seen_and_unseen_are_told_apart(grid: Grid) -> None:
     assert 0 < seen < 1
     assert read_json(grid.cell("uniform") / "metrics.json")["test/seen_in_training"] == 0
     text = (grid.folder / "report.md").read_text()
-    assert f"## iid: {seen:.0%} of test positions were seen in training" in text
-    assert "## uniform: no test position was seen in training" in text
+    iid, uniform = (text.split(f"## Ranking: {name}\n")[1] for name in ("iid", "uniform"))
+    assert f"{seen:.0%} of test positions were seen in training" in iid.partition("\n#")[0]
+    assert "no test position was seen in training" in uniform.partition("\n#")[0]
 
 
 @pytest.mark.parametrize("plot", PLOTS)
@@ -186,10 +193,29 @@ def test_many_overrides_make_no_impossible_folder_name(
     assert len([*(tmp_path / "outputs/sweeps/x").glob("*/metrics.json")]) == 2
 
 
+CONFIG = {
+    "hydra": {
+        "launcher": {"_target_": "BasicLauncher"},
+        "sweeper": {"_target_": "another.Sweeper"},
+        "overrides": {"task": []},
+    },
+    "trainer": {"fast_dev_run": False},
+}
+
+
+def grid_in(folder: Path) -> tuple[AroundGrid, DictConfig]:
+    """A grid that has started in a folder."""
+    config = OmegaConf.create(
+        {**CONFIG, "hydra": {**CONFIG["hydra"], "sweep": {"dir": str(folder)}}}
+    )
+    grid = AroundGrid()
+    grid.on_multirun_start(config)
+    return grid, config
+
+
 def end(folder: Path) -> str:
     """End a grid in a folder, and return the error in which it ended."""
-    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}}})
-    grid = CompareGrid()
+    grid, config = grid_in(folder)
     grid.start_s = 0.0
     with pytest.raises(SystemExit) as ended:
         grid.on_multirun_end(config)
@@ -200,13 +226,11 @@ def test_failures_of_earlier_commands_are_shown_and_not_this_ones(tmp_path: Path
     stale = write_cell(tmp_path, "resnet18", failure="no weights") / "failure.txt"
     os.utime(stale, (0, 0))
     write_cell(tmp_path, "cnn")
-    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
-    grid = CompareGrid()
-    grid.on_multirun_start(config)
+    grid, config = grid_in(tmp_path)
     grid.on_multirun_end(config)
     assert "no weights" in (tmp_path / "report.md").read_text()
     stale.write_text("no weights")
-    assert end(tmp_path).startswith("error: 1 cells failed:")
+    assert end(tmp_path) == "error: 1 cells failed"
 
 
 def test_a_grid_of_failures_ends_in_them(tmp_path: Path) -> None:
@@ -229,12 +253,152 @@ def test_cells_side_by_side_share_the_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS")
-    cells = ["model=argmax", "data.split=border", "seed=0,1,2", "grid_seeds=2"]
+    cells = ["model=argmax", "data.split=border", "seed=0,1"]
     two = ["hydra.launcher.n_jobs=2", "data.image_size=16", "trainer=cpu"]
     ended = finish(start("train", "experiment=compare", *cells, *two, cwd=tmp_path))
     assert ended.code == 0, ended.stderr
     folder = tmp_path / "outputs/sweeps/compare"
     metrics = [read_json(path) for path in folder.glob("*/metrics.json")]
-    assert sorted(cell["seed"] for cell in metrics) == [0, 1], "grid_seeds=2 leaves out seed 2"
+    assert sorted(cell["seed"] for cell in metrics) == [0, 1]
+    assert "2/2 done" in ended.stdout
     assert {cell["threads"] for cell in metrics} == {max(1, (os.cpu_count() or 1) // 2)}
     assert "Warning" not in ended.stderr
+
+
+QUICK = ["trainer=cpu", "trainer.enable_progress_bar=false", "data.image_size=16"]
+
+
+def cells(folder: Path) -> set[str]:
+    return {path.parent.name for path in folder.glob("*/metrics.json")}
+
+
+def test_a_narrower_command_forgets_no_cell(run_command: CommandServer, tmp_path: Path) -> None:
+    folder = tmp_path / "outputs/sweeps/p"
+    grid = ["--multirun", *QUICK, "name=p", "model=argmax,centroid"]
+    assert run_command("train", *grid, "seed=0,1", cwd=tmp_path).code == 0
+    assert len(cells(folder)) == 4
+    for cell in folder.glob("*seed=1*"):
+        shutil.rmtree(cell)
+    ended = run_command("train", *grid, "seed=0", cwd=tmp_path)
+    assert ended.code == 0, ended.stderr
+    assert "2 of 4 cells finished, 2 open" in ended.stdout
+    plan = read_json(folder / "plan.json")
+    assert len(plan["cells"]) == 4
+    assert [command[-1] for command in plan["commands"]] == ["seed=0,1", "seed=0"]
+
+
+def test_a_glob_of_choices_is_trained_and_reported(
+    run_command: CommandServer, tmp_path: Path
+) -> None:
+    grid = ["--multirun", *QUICK, "name=p", "model=glob(arg*)"]
+    ended = run_command("train", *grid, "seed=0,1", cwd=tmp_path)
+    assert ended.code == 0, ended.stderr
+    assert "2 cells finished, none open" in ended.stdout
+    assert len(cells(tmp_path / "outputs/sweeps/p")) == 2
+
+
+def test_progress_is_told_after_each_cell(run_command: CommandServer, tmp_path: Path) -> None:
+    grid = ["--multirun", *QUICK, "name=p", "model=argmax", "seed=0,1,2"]
+    ended = run_command("train", *grid, cwd=tmp_path)
+    told = re.findall(r"(\d/3 done.*)", ended.stdout)
+    assert len(told) == 3
+    assert re.fullmatch(r"1/3 done, about \d+ s left", told[0])
+    assert told[2] == "3/3 done"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "1 s"), (59.0, "59 s"), (61, "2 min"), (3600, "1 h 0 min"), (6000, "1 h 40 min")],
+)
+def test_times_as_people_say_them(seconds: float, words: str) -> None:
+    assert _duration(seconds) == words
+
+
+def test_missing_weights_are_known_before_the_grid_starts(
+    run_command: CommandServer, tmp_path: Path
+) -> None:
+    grid = ["--multirun", *QUICK, "name=p", "model=resnet18,argmax", "seed=0,1"]
+    ended = run_command("train", *grid, cwd=tmp_path)
+    assert ended.error() == "2 cells failed"
+    before, _, after = ended.stdout.partition("Launching")
+    assert "2 of 4 cells cannot run: pretrained weights" in before
+    assert after.count("pretrained weights IMAGENET1K_V1 are neither") == 1, "told once"
+    assert "2/4 done, 2 failed" in after
+    assert len([*(tmp_path / "outputs/sweeps/p").glob("*/failure.txt")]) == 2
+
+
+def test_a_grid_without_any_weights_does_not_start(
+    run_command: CommandServer, tmp_path: Path
+) -> None:
+    ended = run_command("train", "--multirun", *QUICK, "name=p", "model=resnet18", cwd=tmp_path)
+    assert "pretrained weights IMAGENET1K_V1" in ended.error()
+    assert "Launching" not in ended.stdout
+    assert not (tmp_path / "outputs/sweeps/p").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("data.num_workers=2", "cannot have processes of their own"),
+        ("data.num_workers=0,2", "cannot have processes of their own"),
+        ("trainer.devices=2", "one device"),
+    ],
+)
+def test_processes_of_cells_are_refused_before_the_grid(
+    setting: str, says: str, run_command: CommandServer, tmp_path: Path
+) -> None:
+    grid = ["--multirun", *QUICK, "name=p", "model=argmax", "hydra/launcher=joblib", setting]
+    ended = run_command("train", *grid, cwd=tmp_path)
+    assert says in ended.error()
+    assert not (tmp_path / "outputs/sweeps/p").exists()
+
+
+def test_a_cell_that_another_process_has_is_left_to_it(
+    run_command: CommandServer, tmp_path: Path
+) -> None:
+    folder = tmp_path / "outputs/sweeps/p"
+    grid = ["--multirun", *QUICK, "name=p", "model=argmax", "seed=0,1"]
+    theirs = folder / f"{','.join(sorted([*QUICK[::2], 'model=argmax', 'seed=0']))}"
+    with runs.owned(theirs):
+        ended = run_command("train", *grid, cwd=tmp_path)
+        assert ended.code == 0, ended.stderr
+        assert "left to the process that has it" in ended.stdout
+    assert not (theirs / "failure.txt").exists()
+    assert len(cells(folder)) == 1
+
+
+@pytest.mark.slow
+def test_a_grid_whose_process_is_killed_ends_in_one_line_and_a_report(tmp_path: Path) -> None:
+    small = [*QUICK, "model=cnn", "model.channels=[4]", "trainer.max_epochs=1,100000"]
+    two = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "name=p"]
+    process = start("train", "--multirun", *small, *two, cwd=tmp_path)
+    folder = tmp_path / "outputs/sweeps/p"
+    while process.poll() is None:
+        long = [*folder.glob("*max_epochs=100000*/epochs.csv")]
+        if long and cells(folder):
+            break
+        time.sleep(0.1)
+    (owner,) = (
+        pid
+        for pid in children(process.pid)
+        if any("max_epochs=100000" in link for link in open_files(pid))
+    )
+    os.kill(owner, signal.SIGKILL)
+    ended = finish(process)
+    assert "the same command continues" in ended.error()
+    assert "1 of 2 cells finished" in ended.stdout
+    assert (folder / "report.html").is_file()
+
+
+def children(pid: int) -> list[int]:
+    """List all processes that a process has started, and theirs."""
+    found = []
+    for folder in Path(f"/proc/{pid}/task").iterdir():
+        for child in map(int, (folder / "children").read_text().split()):
+            found += [child, *children(child)]
+    return found
+
+
+def open_files(pid: int) -> list[str]:
+    links = Path(f"/proc/{pid}/fd").iterdir()
+    return [os.readlink(link) for link in links if link.is_symlink()]  # noqa: PTH115

@@ -1,14 +1,18 @@
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, CommandServer, Run, finish, read_json, start
+from conftest import TINY, CommandServer, Run, compose, finish, read_json, start
 from hydra.errors import HydraException
 from omegaconf.errors import MissingMandatoryValue
 from PIL import Image
 
-from pixel_spotter.cli.start import CONF_DIR, pick_device, user_message
+from pixel_spotter.cli.help import CONF_DIR, known_settings
+from pixel_spotter.cli.mistakes import refuse_unknown_settings, user_message
+from pixel_spotter.cli.start import pick_device, text_as_it_is
 from pixel_spotter.errors import UserError
 
 MISTAKES = [
@@ -16,7 +20,7 @@ MISTAKES = [
     ("train", "colour=red", "colour"),
     ("train", "data.colour=red", "colour"),
     ("train", "model.depth=3", "depth"),
-    ("train", "+model.depth=3", "depth"),
+    ("train", "+model.depth=3", "no setting model.depth"),
     ("train", "model", "model"),
     ("train", "model.channels=[4,", "[4,"),
     ("train", "optim.lr=-1", "learning rate"),
@@ -51,6 +55,35 @@ MISTAKES = [
     ("train", "early_stopping.patience=long", "patience"),
     ("train", "scheduler.T_max=0", "scheduler"),
     ("train", "model=resnet18_scratch model.channels=null ~model.hidden", "channels"),
+    # accepted and not used, in 0.1
+    ("train", "+lr=0.1", "did you mean optim.lr?"),
+    ("train", "lr=0.1", "did you mean optim.lr?"),
+    ("train", "modle=cnn", "did you mean model=?"),
+    ("train", "+ckpt_path=nowhere.ckpt", "no setting ckpt_path"),
+    ("train", "+trainer.logger=false", "did you mean logger=?"),
+    ("train", "+trainer.callbacks=null", "trainer.callbacks is not for use here"),
+    ("train", "+trainer.default_root_dir=x", "trainer.default_root_dir is not for use here"),
+    ("train", "+optim.lr=0.1", "leave out the +"),
+    ("train", "+data.imagesize=16", "did you mean data.image_size?"),
+    ("evaluate", "checkpoint=BEST +seed=3", "did you mean data.seed?"),
+    ("predict", "checkpoint=BEST images=image.png +batchsize=3", "did you mean batch_size?"),
+    ("report", "sweep=x +name=y", "no setting name"),
+    # found after the training, in 0.1
+    ("train", "trainer.max_steps=5", "trainer.max_steps is not for use here"),
+    ("train", "+trainer.limit_val_batches=0", "trainer.limit_val_batches is not for use here"),
+    ("train", "+trainer.overfit_batches=1", "trainer.overfit_batches is not for use here"),
+    # text where there should be a number
+    ("train", "optim.lr=abc", "optim.lr must be float"),
+    ("train", "+optim.betas=[a,b]", "optim.betas must be"),
+    ("train", "trainer.max_time=soon", "trainer.max_time must be DD:HH:MM:SS"),
+    ("train", "trainer.max_time=5", "trainer.max_time must be DD:HH:MM:SS"),
+    ("train", "start_from=nowhere.ckpt", "there is no file nowhere.ckpt"),
+    ("train", "model=closed_form", "model.estimator is missing"),
+    ("train", "model=closed_form model.estimator=guess", "argmax, centroid"),
+    ("train", "model=ensemble model.member.channels=4", "model.member.channels must be"),
+    ("train", "name=../elsewhere", "name=../elsewhere"),
+    ("train", "name=/elsewhere", "name=/elsewhere"),
+    ("train", "name=", "name="),
     ("evaluate", "", "checkpoint is missing"),
     ("evaluate", "checkpoint=missing.ckpt", "there is no file missing.ckpt"),
     ("evaluate", "checkpoint=.", "there is no file ."),
@@ -175,3 +208,85 @@ def test_devices() -> None:
 
 def test_the_configs_are_found() -> None:
     assert (CONF_DIR / "train.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("argument", "read"),
+    [
+        ("name=2026_11_24", "name='2026_11_24'"),
+        ("name=1e3", "name='1e3'"),
+        ("name=true", "name='true'"),
+        ("name=null", "name='null'"),
+        ("name=a,b", "name='a,b'"),
+        ("name='quoted'", "name='quoted'"),
+        ("output=null", "output=null"),
+        ("optim.lr=1e3", "optim.lr=1e3"),
+        ("--multirun", "--multirun"),
+    ],
+)
+def test_names_and_paths_are_text(argument: str, read: str) -> None:
+    assert text_as_it_is(argument) == read
+
+
+@pytest.mark.parametrize("name", ["2026_11_24", "1e3", "true", "null", "007", "[a]", "it's, me"])
+def test_a_run_has_the_name_it_was_given(
+    name: str, run_command: CommandServer, tmp_path: Path
+) -> None:
+    quick = ["trainer=cpu", "model=argmax", "data.image_size=16"]
+    ended = run_command("train", *quick, f"name={name}", cwd=tmp_path)
+    assert ended.code == 0, ended.stderr
+    assert [path.name for path in (tmp_path / "outputs/runs").iterdir()] == [name]
+
+
+def test_home_is_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/at/home")
+    assert text_as_it_is("output=~/found.csv") == "output='/at/home/found.csv'"
+    assert text_as_it_is("checkpoint=~/a.ckpt") == "checkpoint='/at/home/a.ckpt'"
+    assert text_as_it_is("images=~") == "images='/at/home'"
+    assert text_as_it_is("images=~friend.png") == "images='~friend.png'"
+
+
+def test_a_value_written_once_and_used_elsewhere_is_a_setting() -> None:
+    used = compose(["+shared=8", "model=cnn", "model.hidden=[${shared}]"])
+    assert refuse_unknown_settings(used, "train").model.hidden == [8]
+    with pytest.raises(UserError, match="no setting shared"):
+        refuse_unknown_settings(compose(["+shared=8", "model=cnn"]), "train")
+
+
+def test_every_setting_that_is_written_down_is_known() -> None:
+    settings = {*known_settings("train")}
+    for expected in ("model", "model.channels", "model.kernel", "optim.lr", "logger.project"):
+        assert expected in settings
+    assert "seed" in settings
+    assert not [name for name in settings if "_target_" in name or name.startswith("hydra")]
+
+
+def test_a_killed_process_of_a_grid_is_no_bug() -> None:
+    class TerminatedWorkerError(Exception):
+        """As joblib's is called."""
+
+    assert "the same command continues" in str(user_message(TerminatedWorkerError()))
+
+
+def test_a_quick_try_of_everything_keeps_nothing(
+    run_command: CommandServer, tmp_path: Path
+) -> None:
+    ended = run_command("train", *TINY, "trainer.fast_dev_run=true", "name=try", cwd=tmp_path)
+    assert ended.code == 0, ended.stderr
+    assert "Dry run of cnn" in ended.stdout
+    left = [path for path in (tmp_path / "outputs/runs/try").rglob("*") if path.is_file()]
+    assert [path.name for path in left] == ["train.log"]
+
+
+def test_interrupted_by_its_user(tmp_path: Path) -> None:
+    """In the fit, where Lightning would end with status 1."""
+    forever = ["trainer.max_epochs=100000", "name=long"]
+    process = start("train", *TINY, *forever, cwd=tmp_path)
+    epochs = tmp_path / "outputs/runs/long/epochs.csv"
+    while not epochs.exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    ended = finish(process)
+    assert ended.code == 130, ended.stderr
+    assert "interrupted: the same command continues" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,76 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from pixel_spotter import __version__
+from pixel_spotter.cli.help import COMMANDS, CONF_DIR, show_help
+
+SLOW_TO_IMPORT = ("torch", "lightning", "hydra", "omegaconf", "numpy", "pandas", "matplotlib")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run ``pixel-spotter`` and say on stderr what it has imported."""
+    code = (
+        "import sys\nfrom pixel_spotter.__main__ import main\n"
+        "try:\n    main()\nfinally:\n    print(*sys.modules, file=sys.stderr)"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--help"], ["--version"], *([command, "--help"] for command in COMMANDS), ["trian"]],
+)
+def test_what_a_command_says_of_itself_imports_nothing_slow(arguments: list[str]) -> None:
+    ended = run(*arguments)
+    assert not {*ended.stderr.split()} & {*SLOW_TO_IMPORT}
+    assert (ended.returncode == 0) == (arguments != ["trian"])
+
+
+def test_version_and_overview() -> None:
+    assert run("--version").stdout == f"pixel-spotter {__version__}\n"
+    for command, words in COMMANDS.items():
+        assert f"{command:8}  {words}" in run("--help").stdout
+
+
+def test_a_command_that_is_none() -> None:
+    assert "error: there is no command trian: did you mean train?" in run("trian").stderr
+
+
+def test_settings_choices_and_comments(capsys: pytest.CaptureFixture[str]) -> None:
+    show_help("train")
+    text = capsys.readouterr().out
+    for file in (CONF_DIR / "model").glob("*.yaml"):
+        assert file.stem in text
+    assert "  model=heatmap, " in text, "the default is the first"
+    assert "data.image_size=50" in text
+    assert "px, or [height, width]" in text
+    assert "_target_" not in text
+    assert "hydra" not in text
+
+
+def test_settings_of_what_is_chosen(capsys: pytest.CaptureFixture[str]) -> None:
+    show_help("train", ["model=resnet18_scratch"])
+    text = capsys.readouterr().out
+    assert "model.stem=imagenet" in text
+    assert "model.js_weight" not in text
+
+
+def test_every_setting_says_what_it_means() -> None:
+    """A key in ``conf/`` without a comment is a setting that help cannot explain."""
+    silent = []
+    for file in sorted(Path(CONF_DIR).rglob("*.yaml")):
+        studies = ("experiment", "ablation", "recipe", "model_for")
+        if file.parent.name in studies or file.read_text().startswith("defaults:"):
+            continue
+        for line in file.read_text().partition("\nhydra:")[0].splitlines():
+            key, colon, value = line.partition(": ")
+            derived = value.startswith("${") or key.strip().startswith(("_", "- "))
+            if colon and not derived and "#" not in line:
+                silent.append(f"{file.relative_to(CONF_DIR)}: {line}")
+    assert silent == []
