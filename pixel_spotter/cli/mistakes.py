@@ -77,6 +77,10 @@ def unknown_setting(error: BaseException, command: str) -> str | None:
         return None
     if found := re.match(r"Could not override '([^']+)'", str(error)):
         return _no_setting(found[1], command)
+    if found := re.search(
+        r"Could not find 'hydra/(?:sweeper|launcher)/(optuna|submitit)", str(error)
+    ):
+        return f"{found[1]} is not installed: pip install 'pixel-spotter[{found[1]}]'"
     if found := re.match(
         r"Could not append to config. An item is already at '([^']+)'", str(error)
     ):
