@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pandas as pd
+from scipy import stats
 
 from pixel_spotter import runs
 from pixel_spotter.reporting.figures.drawing import curves
@@ -11,10 +12,9 @@ from pixel_spotter.reporting.section import Section
 
 _VAL = "val/mean_error_px"
 _CAPTION = (
-    "Mean error on validation positions after each epoch: the mean over seeds, in the range from "
-    "the best seed to the worst. The error axis is the same in every panel. In quadrant and border "
-    "these positions lie in the region that is trained on: a good curve says nothing about the "
-    "test."
+    "Mean error on validation positions after each epoch, mean over seeds with its 95% interval. "
+    "The error axis is the same in every panel. In quadrant and border these positions lie in the "
+    "region that is trained on: a good curve says nothing about the test."
 )
 
 
@@ -43,4 +43,6 @@ def over_seeds(group: Group) -> pd.DataFrame:
     if not all(_VAL in run for run in epochs):
         return pd.DataFrame()
     table = pd.concat([run[_VAL] for run in epochs], axis=1).dropna()
-    return pd.DataFrame({"mean": table.mean(1), "low": table.min(1), "high": table.max(1)})
+    half = (table.sem(axis=1) * stats.t.ppf(0.975, max(1, len(epochs) - 1))).fillna(0)
+    mean = table.mean(axis=1)
+    return pd.DataFrame({"mean": mean, "low": mean - half, "high": mean + half})
