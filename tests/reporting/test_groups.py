@@ -177,6 +177,12 @@ def test_a_figure_that_one_run_lacks_is_none_of_the_groups() -> None:
     assert group.figure("parameters") == Estimate(10.0, 0.0)
 
 
+def test_one_seen_position_of_one_seed_is_seen() -> None:
+    first, second = cell("a", seed=0), cell("a", seed=1, seen=0.001)
+    assert group_runs(table(first))[0].unseen
+    assert not group_runs(table(first, second))[0].unseen
+
+
 def test_how_much_was_seen() -> None:
     assert seen_share(group_runs(table(cell("a", "iid", seen=0.637)))) == "64%"
     several = [cell("a", "iid", seed=k, seen=share) for k, share in enumerate((0.601, 0.649))]
