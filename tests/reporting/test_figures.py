@@ -389,7 +389,10 @@ def test_truth_and_prediction_are_marked_on_their_own_image() -> None:
     found = pictures([[10.25, 20.0], [39.0, 5.0]], [[10, 20], [3, 5]])
     assert found.keys() == {"predictions", "error_map"}
     far, near = found["predictions"].axes
-    assert [axes.get_title() for axes in (far, near)] == ["36.00 px at (3, 5)", "0.250 px at (10, 20)"]
+    assert [axes.get_title() for axes in (far, near)] == [
+        "36.00 px at (3, 5)",
+        "0.250 px at (10, 20)",
+    ]
     truth, cross = near.collections[-2:]
     assert truth.get_offsets().tolist() == [[10, 20]]
     assert cross.get_offsets().tolist() == [[10.25, 20]]
