@@ -33,7 +33,7 @@ def whole(value: float, like: float | None = None) -> str:
 
 def plain(value: float, like: float | None = None) -> str:
     """Write a number without a unit, or with a sign."""
-    return f"{value:.3f}"
+    return f"{round(value, 3) + 0.0:.3f}"  # no -0.000
 
 
 def small(value: float, digits: int) -> str:
@@ -41,7 +41,7 @@ def small(value: float, digits: int) -> str:
     if value == 0:
         return "0"
     least = 10.0**-digits
-    return f"{value:,.{digits}f}" if value >= least / 2 else f"<{least:.{digits}f}"
+    return f"{value:,.{digits}f}" if value > least / 2 else f"<{least:.{digits}f}"
 
 
 @dataclass(frozen=True)

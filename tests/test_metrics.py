@@ -225,3 +225,20 @@ def test_predictions_collect_batches_in_the_order_of_their_samples() -> None:
     again = collected.columns()
     assert [*again] == ["sample", "x", "y", "x_true", "y_true"]
     assert (again["sample"].tolist(), again["x"].tolist()) == ([0], [3]), "one is a column as well"
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        (metrics.plain(-0.0001), "0.000"),
+        (metrics.plain(-0.125), "-0.125"),
+        (metrics.pixels(0.0), "0"),
+        (metrics.pixels(0.0001), "<0.001"),
+        (metrics.pixels(0.02, like=20.0), "0.02"),
+        (metrics.small(0.5, 0), "<1"),
+        (metrics.share(0.9984), "99.8%"),
+        (metrics.whole(1234567.0), "1,234,567"),
+    ],
+)
+def test_how_numbers_are_written(written: str, text: str) -> None:
+    assert written == text

@@ -80,7 +80,7 @@ CROWD = {"cnn": (90, 15.2), "ensemble": (112, 15.6), "simcc": (111, 17.4), "coor
 def test_a_name_stands_at_its_own_marker_or_has_a_line_to_it() -> None:
     cells = [timed(model, error, seconds) for model, (seconds, error) in CROWD.items()]
     figure = frontier.draw(groups(*cells))
-    drawing.as_tensor(figure)
+    figure.draw_without_rendering()
     (axes,) = figure.axes
     places = {m: axes.transData.transform(place) for m, place in CROWD.items()}
     colours = {
@@ -412,19 +412,12 @@ def test_a_prediction_outside_the_picture_is_held_at_its_frame() -> None:
 def test_titles_are_not_cut_off() -> None:
     title = "a model with a very long name, quadrant split, the best checkpoint of a grid's cell"
     for name, figure in pictures([[1, 1]] * 12, [[2, 3]] * 12, title=title).items():
-        picture = drawing.as_tensor(figure)
+        figure.draw_without_rendering()
         assert figure._suptitle is not None, name  # type: ignore[attr-defined]
         box = figure._suptitle.get_window_extent()  # type: ignore[attr-defined]
         assert box.x0 > 0, name
-        assert box.x1 < picture.shape[2], name
-        assert box.y1 < picture.shape[1], name
-
-
-def test_as_tensor_is_an_rgb_picture() -> None:
-    picture = drawing.as_tensor(pictures([[1, 1]], [[2, 3]])["error_map"])
-    assert picture.shape[0] == 3
-    assert picture.dtype == torch.uint8
-    assert picture[:, 0, 0].tolist() == [255, 255, 255]
+        assert box.x1 < figure.bbox.x1, name
+        assert box.y1 < figure.bbox.y1, name
 
 
 # Writing

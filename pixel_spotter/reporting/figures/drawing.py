@@ -7,15 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
-import torch
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
-from torch import Tensor
 
 from pixel_spotter.files import atomic_write
 
@@ -121,13 +117,6 @@ def save(figure: Figure, path: Path) -> None:
     with atomic_write(path) as temporary:
         figure.savefig(temporary)
     figure.set_layout_engine("none")  # what was laid out once stays: it is slow
-
-
-def as_tensor(figure: Figure) -> Tensor:
-    """Render a figure to an RGB picture: (3, H, W), uint8."""
-    canvas: Any = FigureCanvasAgg(figure)
-    canvas.draw()
-    return torch.from_numpy(np.array(canvas.buffer_rgba())[..., :3]).permute(2, 0, 1)
 
 
 @styled
