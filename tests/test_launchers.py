@@ -9,7 +9,7 @@ from conftest import CPU, CommandServer, compose, figures, finish, start
 from hydra.errors import MissingConfigException
 
 from pixel_spotter import runs
-from pixel_spotter.cli.mistakes import unknown_setting
+from pixel_spotter.cli.mistakes import unknown_setting, user_message
 
 TINY_CNN = [
     *CPU,
@@ -107,3 +107,11 @@ def test_submitit(tmp_path: Path) -> None:
     assert "2 cells finished, none open" in ended.stdout
     assert (folder / "report.html").is_file()
     assert [*(folder / ".submitit").iterdir()]
+
+
+def test_a_job_without_a_result() -> None:
+    errors = pytest.importorskip("submitit.core.utils")
+    for kind in (errors.UncompletedJobError, errors.FailedJobError):
+        message = user_message(kind("Job 7 has not produced any output\nError stream:\n..."))
+        assert message
+        assert "the same command continues" in message

@@ -47,6 +47,11 @@ def user_message(error: BaseException) -> str | None:
             "a process of the grid was killed, maybe for lack of memory: the same command "
             "continues; hydra.launcher.n_jobs=1 takes less"
         )
+    if type(error).__name__ in ("UncompletedJobError", "FailedJobError"):
+        return (
+            "a job of the grid ended without a result, maybe out of time or memory; what it said is "
+            "in .submitit in the grid's folder: the same command continues"
+        )
     if isinstance(error, InstantiationException):
         return None
     if isinstance(error, UserError | HydraException | OmegaConfBaseException):
