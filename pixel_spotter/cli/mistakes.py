@@ -49,8 +49,8 @@ def user_message(error: BaseException) -> str | None:
         )
     if type(error).__name__ in ("UncompletedJobError", "FailedJobError"):
         return (
-            "a job of the grid ended without a result, maybe out of time or memory; what it said is "
-            "in .submitit in the grid's folder: the same command continues"
+            "a job of the grid ended without a result, maybe out of time or memory; what it said "
+            "is in .submitit in the grid's folder: the same command continues"
         )
     if isinstance(error, InstantiationException):
         return None
