@@ -98,7 +98,7 @@ def growing(output: Path | None) -> Iterator[TextIO]:
     """
     if output is None:
         assert isinstance(sys.stdout, io.TextIOWrapper)
-        sys.stdout.reconfigure(errors="surrogateescape")  # names that are no text
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # names that are no text
         yield sys.stdout
         return
     output.parent.mkdir(parents=True, exist_ok=True)

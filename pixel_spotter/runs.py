@@ -48,6 +48,14 @@ FREE_SETTINGS = (
 """Settings, and groups of them, that do not change what a run finds."""
 
 _NAMES_OF_0_1 = {"x_pred": "x", "y_pred": "y"}
+_CLOSED_FORM = "pixel_spotter.models.closed_form.ClosedForm"
+_CLASSES_OF_0_1 = {
+    "pixel_spotter.data.PixelDataModule": "pixel_spotter.data.pixels.PixelDataModule",
+    "pixel_spotter.callbacks.StopEarly": "pixel_spotter.training.callbacks.StopEarly",
+    "pixel_spotter.models.argmax.ArgmaxRegressor": _CLOSED_FORM,
+    "pixel_spotter.models.centroid.CentroidRegressor": _CLOSED_FORM,
+}
+"""What configs called classes that have moved since: the runs are still of one kind."""
 
 
 class InUseError(UserError):
@@ -206,10 +214,12 @@ def add_to_plan(
         command: the overrides of the command line.
         cells: what the grid sets in each cell, by the names of their folders.
     """
-    plan = read_plan(folder)
-    plan["cells"] |= cells
-    plan["commands"] = [*(one for one in plan["commands"] if one != [*command]), [*command]]
-    write_text(folder / PLAN, json.dumps(plan, indent=1) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{LOCK}.{PLAN}"):  # two commands may begin at the same moment
+        plan = read_plan(folder)
+        plan["cells"] |= cells
+        plan["commands"] = [*(one for one in plan["commands"] if one != [*command]), [*command]]
+        write_text(folder / PLAN, json.dumps(plan, indent=1) + "\n")
 
 
 def folder_name(overrides: str) -> str:
@@ -248,7 +258,7 @@ def read_config(run_dir: Path) -> dict[str, Any]:
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that a run's figures follow from: ``{"optim.lr": 0.001, ...}``."""
     return {
-        key: value
+        key: _CLASSES_OF_0_1.get(value, value) if isinstance(value, str) else value
         for key, value in _flat(config).items()
         if not any(key == free or key.startswith(f"{free}.") for free in FREE_SETTINGS)
     }

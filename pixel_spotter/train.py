@@ -23,6 +23,7 @@ from pixel_spotter.cli.mistakes import check_types, instantiate
 from pixel_spotter.cli.start import claim, run_command
 from pixel_spotter.data.base import PointData
 from pixel_spotter.errors import UserError
+from pixel_spotter.files import read_tensors
 from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.loading import load_model
 from pixel_spotter.models.solved import SolvedRegressor
@@ -65,6 +66,7 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
             if metrics.get("ended") != "max_time":
                 log.info("already finished: %s", run_dir)
                 return metrics
+            (run_dir / runs.METRICS).unlink()  # it is no longer
         try:
             return _train(cfg, run_dir, model_name)
         except SystemExit as end:  # how Lightning ends after Ctrl-C
@@ -128,6 +130,8 @@ def make(cfg: DictConfig, model_name: str) -> tuple[PointData, PointRegressor]:
     model: PointRegressor = instantiate(cfg.model, "model")
     model.name = model_name
     if cfg.start_from is not None:
+        if isinstance(model, SolvedRegressor):
+            raise UserError(f"start_from: {model_name} is solved, not trained: leave it out")
         start_from(model, Path(str(cfg.start_from)), cfg.trust)
     return data, model
 
@@ -258,8 +262,11 @@ def print_run(run_dir: Path, metrics: dict[str, Any], cfg: DictConfig) -> None:
     print(ended.get(metrics.get("ended", ""), ""))
     print(f"Run folder: {run_dir}")
     print("Dashboard:  make dashboard  (or: tensorboard --logdir outputs)")
-    module = cfg.model._target_.rpartition(".")[0]
-    trust = "" if module.startswith("pixel_spotter.") else f" trust={module}"
+    checkpoint = read_tensors(run_dir / runs.BEST)
+    hparams = checkpoint.get("hyper_parameters", {})
+    named = [checkpoint["model_class"], checkpoint["data_class"], hparams.get("member_class", "")]
+    own = {name.rpartition(".")[0] for name in named if not name.startswith("pixel_spotter.")}
+    trust = f" trust=[{','.join(sorted(own - {''}))}]" if own - {""} else ""
     print(f"Predict:    pixel-spotter predict checkpoint={run_dir / runs.BEST}{trust} images=...")
 
 

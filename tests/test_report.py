@@ -594,3 +594,9 @@ def test_a_failed_ablation_stands_with_its_model(tmp_path: Path) -> None:
     (failed,) = read_sweep(tmp_path).unfinished
     assert (failed.model, failed.split, failed.reason) == ("resnet18", "uniform", "no weights")
     assert failed.state == "failed"
+
+
+def test_a_finished_cell_stays_finished_whatever_failed_in_it_later(tmp_path: Path) -> None:
+    (write_cell(tmp_path, "cnn") / "failure.txt").write_text("holds a run with other settings")
+    sweep = read_sweep(tmp_path)
+    assert (len(sweep.runs), sweep.unfinished) == (1, [])

@@ -1,5 +1,6 @@
 import itertools
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -283,3 +284,23 @@ def test_folders_of_cells() -> None:
     long = [runs.folder_name(f"name={'ü' * 150}{k}") for k in (0, 1)]
     assert long[0] != long[1]
     assert all(len(name.encode()) <= 200 for name in long)
+
+
+def test_classes_that_have_moved_since_0_1_tell_no_runs_apart() -> None:
+    before = {"data": {"_target_": "pixel_spotter.data.PixelDataModule"}, "seed": 0}
+    now = {"data": {"_target_": "pixel_spotter.data.pixels.PixelDataModule"}, "seed": 0}
+    assert runs.settings_of(before) == runs.settings_of(now)
+
+
+def _add(folder: Path, number: int) -> None:
+    runs.add_to_plan(folder, [f"seed={number}"], {f"seed={number}": {"seed": str(number)}})
+
+
+def test_a_plan_that_many_add_to_at_once_keeps_all(tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    adders = [fork.Process(target=_add, args=(tmp_path, number)) for number in range(12)]
+    for adder in adders:
+        adder.start()
+    for adder in adders:
+        adder.join()
+    assert len(runs.read_plan(tmp_path)["cells"]) == 12

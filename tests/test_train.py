@@ -1,4 +1,5 @@
 import csv
+import json
 import math
 import os
 import shutil
@@ -35,7 +36,7 @@ from pixel_spotter.errors import UserError
 from pixel_spotter.files import read_tensors
 from pixel_spotter.metrics import figures_of
 from pixel_spotter.models.loading import load_model
-from pixel_spotter.train import SeedEachEpoch, train
+from pixel_spotter.train import SeedEachEpoch, print_run, train
 from pixel_spotter.training.checkpoints import AtomicCheckpointIO
 
 FIGURES = [
@@ -679,3 +680,33 @@ def test_on_a_gpu_the_same_seed_gives_the_same_figures(precision: str, tmp_path:
     one, other = (run_with(tmp_path / name, *settings).metrics for name in ("one", "other"))
     assert "cpu" not in one["device"]
     assert figures(one) == figures(other)
+
+
+def test_figures_of_a_run_that_goes_on_are_gone_until_it_ends(
+    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a run killed on the way would stand there as finished."""
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run.folder, folder)
+    metrics = read_json(folder / "metrics.json")
+    (folder / "metrics.json").write_text(json.dumps({**metrics, "ended": "max_time"}))
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pixel_spotter.train._train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_run.cfg, folder, "cnn")
+    assert not (folder / "metrics.json").exists()
+
+
+def test_the_predict_line_trusts_what_the_checkpoint_needs(
+    tiny_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_run(tiny_run.folder, tiny_run.metrics, tiny_run.cfg)
+    assert "trust" not in capsys.readouterr().out
+    checkpoint = torch.load(tiny_run.best, weights_only=True) | {"data_class": "mydata.Mine"}
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(checkpoint, tmp_path / "checkpoints/best.ckpt")
+    print_run(tmp_path, tiny_run.metrics, tiny_run.cfg)
+    assert " trust=[mydata] " in capsys.readouterr().out

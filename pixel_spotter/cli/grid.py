@@ -49,6 +49,8 @@ class AroundGrid(Callback):
             cells = _planned(config)
             _refuse_processes_of_cells(config, cells)
             cannot = _try_models(cells)
+            if self.dry_run:
+                return
             runs.add_to_plan(self.folder, [*config.hydra.overrides.task], cells)
             done = len(_done(self.folder))
             start = {"time_s": self.start_s, "done": done, "cannot": cannot}
@@ -123,7 +125,10 @@ def run_cell(run_dir: Path, train: Callable[[], dict[str, Any]]) -> dict[str, An
         if message is None:
             log.exception("failed: %s", run_dir)
             message = f"{type(error).__name__}: {error}; see {run_dir / 'train.log'}"
-        write_text(failure, message + "\n")
+        if not runs.is_finished(run_dir):  # what is finished stays so
+            write_text(failure, message + "\n")
+        else:
+            log.error("%s", message)
     _tell_progress(run_dir.parent)
     return metrics
 
@@ -192,7 +197,7 @@ def _planned(config: DictConfig) -> Cells:
 def _folder_of(overrides: Mapping[str, str], excluded: list[str]) -> str:
     """Return the name that ``conf/train.yaml`` gives to a cell's folder."""
     return runs.folder_name(
-        ",".join(sorted(f"{k}={v}" for k, v in overrides.items() if k not in excluded))
+        ",".join(sorted(f"{k}={v}" for k, v in overrides.items() if k.lstrip("+") not in excluded))
     )
 
 

@@ -54,6 +54,8 @@ def user_message(error: BaseException) -> str | None:
         )
     if isinstance(error, InstantiationException):
         return None
+    if "Config group override must be a string" in str(error):
+        return "a group such as logger needs one of its choices, not null"
     if isinstance(error, UserError | HydraException | OmegaConfBaseException):
         return one_line(error)
     cause: BaseException | None = error
@@ -106,10 +108,28 @@ def refuse_unknown_settings(cfg: DictConfig, command: str) -> DictConfig:
     for key in map(str, cfg):
         if key not in known and not re.search(rf"\${{{re.escape(key)}[.}}]", written):
             raise UserError(_no_setting(key, command))
+    for key in map(str, cfg.get("early_stopping", {})):
+        if f"early_stopping.{key}" not in settings and key != "_target_":
+            raise UserError(_no_setting(f"early_stopping.{key}", command))
+    if "save_dir" in cfg.get("logger", {}):
+        raise UserError("logger.save_dir is not for use here: logs are kept in the run folder")
+    if command == "evaluate":
+        _refuse_what_only_training_uses(cfg)
     for key in map(str, cfg.get("trainer", {})):
         if f"trainer.{key}" not in settings and key not in ("_target_", *_TRAINER):
             raise UserError(_no_setting(f"trainer.{key}", command))
     return cfg
+
+
+def _refuse_what_only_training_uses(cfg: DictConfig) -> None:
+    defaults: Any = OmegaConf.load(CONF_DIR / "trainer/auto.yaml")
+    for key in ("max_epochs", "max_time", "fast_dev_run", "log_every_n_steps"):
+        if cfg.trainer[key] != defaults[key]:
+            raise UserError(f"trainer.{key} is for training: leave it out")
+    known = OmegaConf.load(CONF_DIR / "evaluate.yaml").data
+    for key in map(str, cfg.data):
+        if key not in known:
+            raise UserError(f"data.{key} is for training: leave it out")
 
 
 def _no_setting(key: str, command: str) -> str:
@@ -132,6 +152,8 @@ def _no_setting(key: str, command: str) -> str:
         *difflib.get_close_matches(key, settings, 1),
         *(name for name in settings if words[name] in near_words or words[name].endswith(word)),
     ]
+    if key in near:
+        return f"there is no setting {key} in what is chosen here"
     if not near:
         return f"there is no setting {key}; pixel-spotter {command} --help lists them"
     end = "=?" if (CONF_DIR / near[0]).is_dir() else "?"

@@ -42,7 +42,7 @@ def run_command(command: str, task: Callable[[DictConfig], Any]) -> None:
         task: what to run with the composed config.
     """
     if {"-h", "--help"} & {*sys.argv[1:]}:
-        show_help(command)
+        show_help(command, sys.argv[1:])
         return
     # The processes that distributed training starts inherit what is set here.
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ
@@ -77,7 +77,10 @@ def _interrupted(command: str) -> None:
     if multiprocessing.parent_process() is None:
         continues = ""
         if command == "train":
-            folder = grid.under_way() or Path(HydraConfig.get().runtime.output_dir)
+            begun = HydraConfig.initialized()
+            folder = grid.under_way() or Path(
+                HydraConfig.get().runtime.output_dir if begun else "outputs"
+            )
             named = any(word.startswith(("name=", "experiment=")) for word in sys.argv)
             with_name = "" if named else f" with name={folder.name}"
             continues = f": the same command{with_name} continues"
@@ -166,6 +169,9 @@ def text_as_it_is(argument: str, texts: Sequence[str] = _TEXTS) -> str:
         UserError: if it is a name that cannot be a folder's.
     """
     key, equals, value = argument.partition("=")
+    plus, key = key[: len(key) - len(key.lstrip("+"))], key.lstrip("+")
+    if key == "model.weights" and value.startswith("~/"):
+        return f"{plus}{key}={Path(value).expanduser()}"
     if key not in texts or not equals:
         return argument
     quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
@@ -176,7 +182,7 @@ def text_as_it_is(argument: str, texts: Sequence[str] = _TEXTS) -> str:
     if value == "~" or value.startswith("~/"):
         value = str(Path(value).expanduser())
     escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
-    return f"{key}='{escaped}'".replace("${", "\\${")
+    return f"{plus}{key}='{escaped}'".replace("${", "\\${")
 
 
 def _is_name(text: str) -> bool:

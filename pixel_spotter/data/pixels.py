@@ -75,7 +75,7 @@ class PixelDataModule(PointData):
     def seen_in_training(self, trained_on: Sequence[PointData]) -> float:
         """Return which fraction of the test positions are training positions of such data."""
         seen = [data.positions.train for data in trained_on if isinstance(data, PixelDataModule)]
-        return seen_fraction(self.positions.test, torch.cat(seen), self.size[1]) if seen else 0.0
+        return seen_fraction(self.positions.test, torch.cat(seen)) if seen else 0.0
 
     def _draw(self, epoch: int) -> Tensor:
         """Return which training position each sample of an epoch has; kept for the next batch."""

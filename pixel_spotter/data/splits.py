@@ -130,8 +130,9 @@ def split_positions(
     return shared_out
 
 
-def seen_fraction(positions: Tensor, seen: Tensor, width: int) -> float:
+def seen_fraction(positions: Tensor, seen: Tensor) -> float:
     """Return which fraction of positions (N, 2) are also among ``seen`` (M, 2)."""
+    width = int(torch.cat([positions, seen])[:, 0].max()) + 1
     return torch.isin(_flat(positions, width), _flat(seen, width)).double().mean().item()
 
 

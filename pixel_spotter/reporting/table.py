@@ -64,7 +64,8 @@ def read_sweep(folder: Path) -> Sweep:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
-    plan, failed = runs.read_plan(folder), failures(folder)
+    plan = runs.read_plan(folder)
+    failed = {k: v for k, v in failures(folder).items() if not runs.is_finished(folder / k)}
     rows, states = [], {folder / name: "failed" for name in failed}
     planned = {folder / name for name in plan["cells"]}
     for path in sorted(

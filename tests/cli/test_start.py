@@ -84,6 +84,17 @@ MISTAKES = [
     ("train", "name=../elsewhere", "name=../elsewhere"),
     ("train", "name=/elsewhere", "name=/elsewhere"),
     ("train", "name=", "name="),
+    ("train", "model=svm model.blur_px=1 start_from=BEST", "svm is solved, not trained"),
+    ("train", "+early_stopping.foo=1", "no setting early_stopping.foo"),
+    ("train", "+logger.save_dir=elsewhere", "logger.save_dir is not for use here"),
+    ("train", "logger=null", "needs one of its choices"),
+    (
+        "evaluate",
+        "checkpoint=BEST trainer.fast_dev_run=true",
+        "trainer.fast_dev_run is for training",
+    ),
+    ("evaluate", "checkpoint=BEST trainer.max_epochs=3", "trainer.max_epochs is for training"),
+    ("evaluate", "checkpoint=BEST +data.train_samples=2", "data.train_samples is for training"),
     ("evaluate", "", "checkpoint is missing"),
     ("evaluate", "checkpoint=missing.ckpt", "there is no file missing.ckpt"),
     ("evaluate", "checkpoint=.", "there is no file ."),
@@ -219,6 +230,7 @@ def test_the_configs_are_found() -> None:
         ("name=null", "name='null'"),
         ("name=a,b", "name='a,b'"),
         ("name='quoted'", "name='quoted'"),
+        ("++name=1e4", "++name='1e4'"),
         ("output=null", "output=null"),
         ("optim.lr=1e3", "optim.lr=1e3"),
         ("--multirun", "--multirun"),
@@ -243,6 +255,7 @@ def test_home_is_home(monkeypatch: pytest.MonkeyPatch) -> None:
     assert text_as_it_is("output=~/found.csv") == "output='/at/home/found.csv'"
     assert text_as_it_is("checkpoint=~/a.ckpt") == "checkpoint='/at/home/a.ckpt'"
     assert text_as_it_is("images=~") == "images='/at/home'"
+    assert text_as_it_is("model.weights=~/w.pth") == "model.weights=/at/home/w.pth"
     assert text_as_it_is("images=~friend.png") == "images='~friend.png'"
 
 

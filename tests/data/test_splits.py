@@ -72,7 +72,7 @@ def test_every_split_of_any_image(case: Case) -> None:
     assert {*train, *val, *test} <= everything
     if case.split != "iid":
         assert len({*train, *val, *test}) == len(train) + len(val) + len(test) == count
-        assert seen_fraction(parts.test, parts.train, width) == 0
+        assert seen_fraction(parts.test, parts.train) == 0
     if region:
         assert set(test) == region
     again = split_positions(*case)
@@ -131,19 +131,24 @@ def test_iid_says_how_much_was_seen(seed: int, size: tuple[int, int]) -> None:
     parts = split_positions("iid", size, 0.2, 0.5, 40, seed)
     seen = set(points(parts.train))
     expected = sum(point in seen for point in points(parts.test)) / len(parts.test)
-    assert seen_fraction(parts.test, parts.train, size[1]) == pytest.approx(expected)
+    assert seen_fraction(parts.test, parts.train) == pytest.approx(expected)
 
 
 def test_iid_parts_are_drawn_independently_with_repetition() -> None:
     parts = split_positions("iid", (50, 50), 0.1, 0.2, 2500, 0)
     assert len(set(points(parts.train))) == pytest.approx(2500 * (1 - 1 / math.e), abs=100)
-    assert seen_fraction(parts.test, parts.train, 50) == pytest.approx(1 - 1 / math.e, abs=0.08)
+    assert seen_fraction(parts.test, parts.train) == pytest.approx(1 - 1 / math.e, abs=0.08)
+
+
+def test_positions_of_a_larger_image_are_not_mistaken_for_others() -> None:
+    """Numbered as in an image of 16 px, (20, 3) would be (4, 4)."""
+    assert seen_fraction(torch.tensor([[4, 4], [1, 1]]), torch.tensor([[20, 3], [1, 1]])) == 0.5
 
 
 def test_seen_fraction_by_hand() -> None:
     test = torch.tensor([[0, 1], [1, 0], [2, 2], [2, 2]])
     train = torch.tensor([[1, 0], [2, 2], [0, 0]])
-    assert seen_fraction(test, train, 3) == 0.75
+    assert seen_fraction(test, train) == 0.75
 
 
 @pytest.mark.parametrize(
