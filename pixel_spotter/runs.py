@@ -222,6 +222,22 @@ def add_to_plan(
         write_text(folder / PLAN, json.dumps(plan, indent=1) + "\n")
 
 
+def failures(folder: Path) -> dict[str, str]:
+    """Return the cells of a grid that failed, each with its reason."""
+    return {
+        file.parent.name: file.read_text(encoding="utf-8", errors="replace").strip()
+        for file in sorted(folder.glob(f"*/{FAILURE}"))
+    }
+
+
+def by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
+    """Turn cells with reasons into reasons with cells: what happened often is told once."""
+    found: dict[str, list[str]] = {}
+    for cell, reason in reasons.items():
+        found.setdefault(reason, []).append(cell)
+    return found
+
+
 def folder_name(overrides: str) -> str:
     """Make a cell's overrides into the name of one folder, of at most 200 bytes."""
     name = overrides.replace("/", "_") or "default"

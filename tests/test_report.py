@@ -15,7 +15,7 @@ from pixel_spotter.errors import UserError
 from pixel_spotter.metrics import Figure
 from pixel_spotter.report import find_sweep, print_report, write_report
 from pixel_spotter.reporting.page import Report
-from pixel_spotter.reporting.table import by_reason, failures, read_sweep
+from pixel_spotter.reporting.table import read_sweep
 from pixel_spotter.reporting.verdict import seconds
 
 NASTY = "<script>alert(1)</script> & | *why* `x` [a](b) _c_ $d$"
@@ -334,8 +334,8 @@ def test_open_and_failed_cells_are_named_and_equal_reasons_told_once(
 
 
 def test_reasons_are_put_together(sweep: Path) -> None:
-    assert [*by_reason(failures(sweep))] == [NASTY]
-    assert by_reason({"a": "x", "b": "y", "c": "x"}) == {"x": ["a", "c"], "y": ["b"]}
+    assert [*runs.by_reason(runs.failures(sweep))] == [NASTY]
+    assert runs.by_reason({"a": "x", "b": "y", "c": "x"}) == {"x": ["a", "c"], "y": ["b"]}
 
 
 def test_the_same_runs_make_the_same_files(sweep: Path) -> None:

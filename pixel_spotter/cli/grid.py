@@ -67,25 +67,23 @@ class AroundGrid(Callback):
 
     def report(self) -> str:
         """Write and print the report; return what is wrong, if anything is."""
-        _under_way.clear()
-        since_s = self.start_s - 1  # files have coarser times
-        cells: dict[str, list[str]] = defaultdict(list)
-        for file in sorted(self.folder.glob(f"*/{runs.FAILURE}")):
-            if file.stat().st_mtime >= since_s:
-                reason = file.read_text(encoding="utf-8", errors="replace").strip()
-                cells[reason].append(file.parent.name)
-        count = sum(map(len, cells.values()))
-        problem = f"{count} cells failed" if count else ""
-        try:
-            # Every training command makes this callback; only a grid's end needs these.
-            from pixel_spotter.report import print_report, write_report
+        # Every training command makes this callback; only a grid's end needs these.
+        from pixel_spotter.report import print_report, write_report
 
+        _under_way.clear()
+        failed = {
+            cell: reason
+            for cell, reason in runs.failures(self.folder).items()
+            if (self.folder / cell / runs.FAILURE).stat().st_mtime >= self.start_s - 1
+        }  # files have coarser times
+        problem = f"{len(failed)} cells failed" if failed else ""
+        try:
             if not self.dry_run:
                 print_report(write_report(self.folder), self.folder)
         except Exception as error:
-            reasons = (f"  {_named(names)}: {reason}" for reason, names in cells.items())
+            reasons = [f"  {_named(cells)}: {why}" for why, cells in runs.by_reason(failed).items()]
             no_report = f"no report: {user_message(error) or repr(error)}"
-            problem = "\n".join([no_report, *([f"{problem}:"] if count else []), *reasons])
+            problem = "\n".join([no_report, *([f"{problem}:"] if failed else []), *reasons])
         return problem
 
 

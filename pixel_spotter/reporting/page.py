@@ -9,13 +9,13 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from pixel_spotter import metrics
+from pixel_spotter import metrics, runs
 from pixel_spotter.reporting import groups as grouping
 from pixel_spotter.reporting.figures import error_maps, frontier, learning, over_setting, worst
 from pixel_spotter.reporting.figures.drawing import svg
 from pixel_spotter.reporting.groups import Group, splits_of, texts
 from pixel_spotter.reporting.section import Entry, Section
-from pixel_spotter.reporting.table import MEAN_ERROR, SEEN, Sweep, Unfinished, by_reason, is_figure
+from pixel_spotter.reporting.table import MEAN_ERROR, SEEN, Sweep, Unfinished, is_figure
 from pixel_spotter.reporting.verdict import Verdict, judge, seconds
 
 FIGURES = (frontier, over_setting, learning, error_maps, worst)
@@ -105,7 +105,9 @@ class Report:
     def missing(self) -> dict[str, list[str]]:
         """Return the cells that failed or are open, by what is to be said of them."""
         cells = self.sweep.unfinished
-        return by_reason({c.name: f"{c.state}: {c.reason}" if c.reason else c.state for c in cells})
+        return runs.by_reason(
+            {c.name: f"{c.state}: {c.reason}" if c.reason else c.state for c in cells}
+        )
 
     def rank(self, group: Group) -> int | None:
         """Return a group's place on its split, if it has one."""
@@ -171,9 +173,9 @@ class Report:
 
     def _ranking(self, split: str) -> Section:
         """Show all figures of a split's groups, the smallest mean error first, the open last."""
-        runs, columns = self.sweep.runs, self.columns()
+        table, columns = self.sweep.runs, self.columns()
         columns.pop("test/count", None)  # the note says it
-        places = [key for key in ("threads", "device") if len(set(runs.get(key, []))) > 1]
+        places = [key for key in ("threads", "device") if len(set(table.get(key, []))) > 1]
         rows = []
         for group in (group for group in self.groups if group.split == split):
             rank = self.rank(group)

@@ -65,7 +65,7 @@ def read_sweep(folder: Path) -> Sweep:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
     plan = runs.read_plan(folder)
-    failed = {k: v for k, v in failures(folder).items() if not runs.is_finished(folder / k)}
+    failed = {k: v for k, v in runs.failures(folder).items() if not runs.is_finished(folder / k)}
     rows, states = [], {folder / name: "failed" for name in failed}
     planned = {folder / name for name in plan["cells"]}
     for path in sorted(
@@ -94,22 +94,6 @@ def comparison(table: pd.DataFrame) -> str:
     ours = ["folder", "settings", "seeds", "overrides", "predictions", "versions"]
     shown = table.sort_values(MEAN_ERROR, kind="stable").drop(columns=ours, errors="ignore")
     return str(shown.to_csv(index=False, lineterminator="\n"))
-
-
-def failures(folder: Path) -> dict[str, str]:
-    """Return the cells of a grid that failed, each with its reason."""
-    return {
-        file.parent.name: file.read_text(encoding="utf-8", errors="replace").strip()
-        for file in sorted(folder.glob(f"*/{runs.FAILURE}"))
-    }
-
-
-def by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
-    """Turn cells with reasons into reasons with cells: what happened often is told once."""
-    found: dict[str, list[str]] = {}
-    for cell, reason in reasons.items():
-        found.setdefault(reason, []).append(cell)
-    return found
 
 
 def is_figure(value: object) -> bool:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pixel_spotter import runs
 from pixel_spotter.data.base import PointData
-from pixel_spotter.metrics import errors_px
+from pixel_spotter.metrics import FIGURES, errors_px
 from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.reporting.figures.drawing import save
 from pixel_spotter.reporting.figures.run import run_pictures
@@ -22,6 +22,10 @@ _WORST = 8
 
 _SHOWN = 12
 """So many predictions are drawn over their images."""
+
+
+_PRINTED = ("mean_error_px", "median_error_px", "p95_error_px", "max_error_px", "hit_rate")
+"""The figures that a command prints; the others are in its files."""
 
 
 def measure(
@@ -82,11 +86,8 @@ def print_figures(metrics: dict[str, Any]) -> None:
     seen = metrics["test/seen_in_training"]
     which = f"{seen:.0%} of them seen in training" if seen else "none of them seen in training"
     print(f"\n{metrics['model']} on {metrics['test/count']} test positions, {which}")
-    for title, key, unit in (
-        ("mean error", "mean_error_px", "px"),
-        ("median error", "median_error_px", "px"),
-        ("95% within", "p95_error_px", "px"),
-        ("worst error", "max_error_px", "px"),
-    ):
-        print(f"  {title:13}{metrics[f'test/{key}']:9.3f} {unit}")
-    print(f"  {'exact hits':13}{metrics['test/hit_rate']:9.1%}\n")
+    for figure in FIGURES:
+        if figure.name in _PRINTED:
+            value = figure.write(metrics[f"test/{figure.name}"])
+            print(f"  {figure.title:13}{value:>9} {figure.unit}".rstrip())
+    print()
