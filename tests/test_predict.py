@@ -1,5 +1,6 @@
 import csv
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from pixel_spotter.coordinates import all_positions
 from pixel_spotter.models.loading import load_model
-from pixel_spotter.predict import predict
+from pixel_spotter.predict import growing, predict
 from pixel_spotter.simulation.pixels import render_pixels
 
 SIZE = (16, 16)
@@ -177,3 +178,38 @@ def test_mistakes(
     write_pixel(tmp_path / "a.png", 3, 4)
     ended = run_command("predict", f"checkpoint={tiny_run.best}", *arguments, cwd=tmp_path)
     assert says in ended.error()
+
+
+def test_a_file_whose_name_is_no_text(
+    run_command: CommandServer, tiny_run: Run, tmp_path: Path
+) -> None:
+    name = b"\xff\xfe.png"
+    write_pixel(tmp_path / "images/a.png", 3, 4)
+    (tmp_path / "images/a.png").rename(tmp_path / "images" / os.fsdecode(name))
+    ended = run_command(
+        "predict", f"checkpoint={tiny_run.best}", "images=images", "output=out.csv", cwd=tmp_path
+    )
+    assert ended.code == 0, ended.stderr
+    assert b"\nimages/" + name + b"," in (tmp_path / "out.csv").read_bytes()
+
+
+def test_what_was_found_before_an_interruption_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out.csv"
+    output.write_text("old\n")
+
+    def interrupted() -> None:
+        with growing(output) as table:
+            table.write("found\n")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert (tmp_path / "out.csv.part").read_text() == "found\n"
+    assert output.read_text() == "old\n"
+    assert "out.csv.part" in capsys.readouterr().err
+    with growing(output) as table:
+        table.write("all\n")
+    assert output.read_text() == "all\n"
+    assert not (tmp_path / "out.csv.part").exists()
