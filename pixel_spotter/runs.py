@@ -63,27 +63,38 @@ class InUseError(UserError):
 
 
 @contextmanager
-def owned(run_dir: Path) -> Iterator[None]:
-    """Keep a run folder for this process until the end, however it comes.
+def owned(path: Path, lock: Path | None = None) -> Iterator[None]:
+    """Keep a run folder, or another path, for this process until the end, however it comes.
 
-    The lock is the operating system's, on the open file: it ends with the process, and holds on
-    network file systems that support locks at all.
+    The lock is the operating system's, on the open file ``lock``, ``.lock`` in the folder: it ends
+    with the process, and holds on network file systems that support locks at all.
 
     Raises:
         InUseError: if another process has it.
-        UserError: if the file system knows no locks.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
+    lock = lock or path / LOCK
+    lock.parent.mkdir(parents=True, exist_ok=True)
     try:
-        lock = FileLock(run_dir / LOCK).acquire(timeout=0)
+        held = FileLock(lock).acquire(timeout=0)
     except Timeout:
         raise InUseError(
-            f"another process is at work in {run_dir}: wait for it, or choose another name"
+            f"another process is at work in {path}: wait for it, or choose another name"
         ) from None
     except NotImplementedError as error:
-        raise UserError(f"the file system of {run_dir} cannot lock files: {error}") from error
-    with lock:
+        raise UserError(f"the file system of {path} cannot lock files: {error}") from error
+    with held:
         yield
+
+
+@contextmanager
+def _undamaged(path: Path, remedy: str = "") -> Iterator[None]:
+    """Say of a file whose content cannot be what it should that it is damaged."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # whatever JSON, YAML, zip, pandas and NumPy make of damage
+        raise UserError(f"{path} is damaged{remedy}") from error
 
 
 def is_finished(run_dir: Path) -> bool:
@@ -92,18 +103,9 @@ def is_finished(run_dir: Path) -> bool:
 
 
 def read_metrics(run_dir: Path) -> dict[str, Any]:
-    """Read a finished run's figures.
-
-    Raises:
-        UserError: if they are damaged.
-    """
-    try:
-        metrics = json.loads((run_dir / METRICS).read_text(encoding="utf-8"))
-        if not isinstance(metrics, dict):
-            raise ValueError("not an object")
-    except ValueError as error:
-        raise UserError(f"{run_dir / METRICS} is damaged; delete it to redo the run") from error
-    return metrics
+    """Read a finished run's figures."""
+    with _undamaged(run_dir / METRICS, "; delete it to redo the run"):
+        return {**json.loads((run_dir / METRICS).read_text(encoding="utf-8"))}
 
 
 def write_metrics(run_dir: Path, metrics: Mapping[str, Any]) -> None:
@@ -119,25 +121,19 @@ def write_predictions(run_dir: Path, columns: Columns) -> None:
 
 
 def read_predictions(run_dir: Path) -> Columns:
-    """Read all columns of a run's predictions and truths.
-
-    Raises:
-        UserError: if they are damaged, or another program's.
-    """
-    path = run_dir / PREDICTIONS
-    try:
-        table = pd.read_csv(path).drop(columns="split", errors="ignore")
+    """Read all columns of a run's predictions and truths."""
+    with _undamaged(run_dir / PREDICTIONS, " or no file of predictions"):
+        table = pd.read_csv(run_dir / PREDICTIONS).drop(columns="split", errors="ignore")
+        table = table.rename(columns=_NAMES_OF_0_1)
         columns = {
-            _NAMES_OF_0_1.get(name, name): torch.from_numpy(
+            name: torch.from_numpy(
                 column.to_numpy(np.int64 if name == "sample" else np.float32, copy=True)
             )
             for name, column in table.items()
         }
         needed = torch.stack([columns[name] for name in ("x", "y", "x_true", "y_true")])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is damaged or no file of predictions") from error
-    if not needed.numel() or not needed.isfinite().all():
-        raise UserError(f"{path} is damaged or no file of predictions")
+        if not needed.numel() or not needed.isfinite().all():
+            raise ValueError("no positions")
     return columns
 
 
@@ -149,35 +145,22 @@ def write_worst(run_dir: Path, columns: Columns, images: Tensor) -> None:
 
 
 def read_worst(run_dir: Path) -> tuple[Columns, Tensor]:
-    """Read the columns and images (K, H, W) of a run's worst predictions, if it kept any.
-
-    Raises:
-        UserError: if the file is damaged.
-    """
+    """Read the columns and images (K, H, W) of a run's worst predictions, if it kept any."""
     path = run_dir / WORST
     if not path.is_file():  # version 0.1 kept none
         return {}, torch.zeros(0, 0, 0)
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            columns = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-            return columns, columns.pop("image")
-    except Exception as error:  # whatever zip and NumPy make of damage
-        raise UserError(f"{path} is damaged") from error
+    with _undamaged(path), np.load(path, allow_pickle=False) as arrays:
+        columns = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        return columns, columns.pop("image")
 
 
 def read_epochs(run_dir: Path) -> pd.DataFrame:
-    """Read a run's figures by epoch: a row each, empty if there are none.
-
-    Raises:
-        UserError: if they are damaged.
-    """
+    """Read a run's figures by epoch: a row each, empty if there are none."""
     path = run_dir / EPOCHS
     if not path.is_file():
         return pd.DataFrame({"epoch": []})
-    try:
+    with _undamaged(path):
         return pd.read_csv(path).set_index("epoch", drop=False)
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{path} is damaged") from error
 
 
 def write_epochs(run_dir: Path, epochs: Sequence[Mapping[str, float]]) -> None:
@@ -187,33 +170,19 @@ def write_epochs(run_dir: Path, epochs: Sequence[Mapping[str, float]]) -> None:
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
-    """Read what a grid was to run: ``{"commands": [[override, ...]], "cells": {name: {...}}}``.
-
-    Raises:
-        UserError: if the plan is damaged.
-    """
+    """Read what a grid was to run: ``{"commands": [[override, ...]], "cells": {name: {...}}}``."""
     path = folder / PLAN
     if not path.is_file():
         return {"commands": [], "cells": {}}
-    try:
+    with _undamaged(path, "; delete it and give the grid's command again"):
         plan = json.loads(path.read_text(encoding="utf-8"))
         return {"commands": list(plan["commands"]), "cells": dict(plan["cells"])}
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path} is damaged; delete it and give the grid's command again"
-        ) from error
 
 
 def add_to_plan(
     folder: Path, command: Sequence[str], cells: Mapping[str, Mapping[str, str]]
 ) -> None:
-    """Add a command, as its overrides, and its cells to what a grid was to run before.
-
-    Args:
-        folder: the grid's folder.
-        command: the overrides of the command line.
-        cells: what the grid sets in each cell, by the names of their folders.
-    """
+    """Add a command, as its overrides, and its cells, by their folders, to a grid's plan."""
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f"{LOCK}.{PLAN}"):  # two commands may begin at the same moment
         plan = read_plan(folder)
@@ -248,27 +217,15 @@ def folder_name(overrides: str) -> str:
 
 
 def read_yaml(path: Path) -> Any:
-    """Read one of a run's YAML files as it is written: interpolations stay as they are.
-
-    Raises:
-        UserError: if it is damaged.
-    """
-    try:
+    """Read one of a run's YAML files as it is written: interpolations stay as they are."""
+    with _undamaged(path):
         return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{path} is damaged") from error
 
 
 def read_config(run_dir: Path) -> dict[str, Any]:
-    """Read a run's settings as they are written.
-
-    Raises:
-        UserError: if they are damaged.
-    """
-    config = read_yaml(run_dir / CONFIG)
-    if not isinstance(config, dict):
-        raise UserError(f"{run_dir / CONFIG} is damaged")
-    return config
+    """Read a run's settings as they are written."""
+    with _undamaged(run_dir / CONFIG):
+        return {**read_yaml(run_dir / CONFIG)}
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
