@@ -57,6 +57,9 @@ _CLASSES_OF_0_1 = {
 }
 """What configs called classes that have moved since: the runs are still of one kind."""
 
+_GROUPS = ("${optim}", "${scheduler}")
+"""What models' configs repeated, and those of one's own still may: compared where it stands."""
+
 
 class InUseError(UserError):
     """Another process works in the run folder."""
@@ -233,7 +236,8 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: _CLASSES_OF_0_1.get(value, value) if isinstance(value, str) else value
         for key, value in _flat(config).items()
-        if not any(key == free or key.startswith(f"{free}.") for free in FREE_SETTINGS)
+        if value not in _GROUPS
+        and not any(key == free or key.startswith(f"{free}.") for free in FREE_SETTINGS)
     }
 
 

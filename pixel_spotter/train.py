@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from pixel_spotter import runs
 from pixel_spotter.cli.grid import run_cell
-from pixel_spotter.cli.mistakes import check_types, instantiate
+from pixel_spotter.cli.mistakes import instantiate
 from pixel_spotter.cli.start import claim, run_command
 from pixel_spotter.data.base import PointData
 from pixel_spotter.errors import UserError
@@ -123,12 +123,13 @@ def _train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
 
 
 def make(cfg: DictConfig, model_name: str) -> tuple[PointData, PointRegressor]:
-    """Make a run's data and model."""
-    check_types(cfg.optim, "optim")
-    check_types(cfg.scheduler, "scheduler")
+    """Make a run's data, and its model with what it is trained with."""
+    optimizer, scheduler = instantiate(cfg.optim, "optim"), instantiate(cfg.scheduler, "scheduler")
     data: PointData = instantiate(cfg.data, "data")
     model: PointRegressor = instantiate(cfg.model, "model")
     model.name = model_name
+    if model.optimizer_factory is None:
+        model.optimizer_factory, model.scheduler_factory = optimizer, scheduler
     if cfg.start_from is not None:
         if isinstance(model, SolvedRegressor):
             raise UserError(f"start_from: {model_name} is solved, not trained: leave it out")

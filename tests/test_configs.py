@@ -14,6 +14,7 @@ from pixel_spotter.cli.mistakes import instantiate
 from pixel_spotter.data.pixels import PixelDataModule
 from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.solved import SolvedRegressor
+from pixel_spotter.train import make
 
 GROUPS = ("data", "model", "optim", "scheduler", "trainer")
 
@@ -33,7 +34,7 @@ def keys(cfg: DictConfig) -> set[str]:
 
 
 def check_all_is_made(cfg: DictConfig) -> tuple[PixelDataModule, PointRegressor]:
-    data, model = instantiate(cfg.data, "data"), instantiate(cfg.model, "model")
+    data, model = make(cfg, "any")
     assert isinstance(data, PixelDataModule)
     assert isinstance(model, PointRegressor)
     assert model.size == data.size
@@ -134,8 +135,9 @@ def test_values_are_written_once() -> None:
     changed = compose(["data.image_size=[20,30]", "seed=7", "optim.lr=0.5", "trainer.max_epochs=3"])
     assert changed.model.image_size == [20, 30]
     assert changed.data.seed == 7
-    assert changed.model.optimizer.lr == 0.5
-    assert changed.model.scheduler.T_max == 3
+    assert changed.scheduler.T_max == 3
+    optimizer = make(changed, "heatmap")[1].configure_optimizers()[0][0]
+    assert optimizer.param_groups[0]["initial_lr"] == 0.5
 
 
 def leaves(cfg: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

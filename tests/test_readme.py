@@ -24,7 +24,7 @@ from PIL import Image
 import pixel_spotter
 from pixel_spotter import train
 from pixel_spotter.cli.help import COMMANDS, CONF_DIR, known_settings
-from pixel_spotter.cli.mistakes import instantiate, refuse_unknown_settings
+from pixel_spotter.cli.mistakes import refuse_unknown_settings
 from pixel_spotter.cli.start import text_as_it_is
 from pixel_spotter.coordinates import as_xy
 from pixel_spotter.errors import UserError
@@ -39,7 +39,7 @@ SMALL = ("trainer=cpu", "data.image_size=16", "data.train_samples=300", "data.ba
 
 SMALL_WORDS = {
     "image_size=50, batch_size=32": "image_size=16, batch_size=16, train_samples=600",
-    "image_size=50, optimizer": "image_size=16, optimizer",
+    "HeatmapRegressor(image_size=50)": "HeatmapRegressor(image_size=16)",
     "L.Trainer(max_epochs=4,": "L.Trainer(max_epochs=4, accelerator='cpu',",
     "np.zeros((2, 50, 50)": "np.zeros((2, 16, 16)",
 }
@@ -330,7 +330,7 @@ class TestTheFirstTenMinutes:
         cfg = composed("train", arguments, folder)
         assert (cfg.optim.lr, cfg.trainer.max_epochs) == (0.02, 4)
         torch.manual_seed(0)
-        model = instantiate(cfg.model, "model")
+        _, model = train.make(cfg, "twofilters")
         (optimizer,), _ = model.configure_optimizers()
         xy = torch.tensor([[1, 2], [30, 3], [5, 20], [16, 11]])
         image, truth = render_pixels(xy, (24, 32)), xy.float()

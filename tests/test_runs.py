@@ -292,6 +292,15 @@ def test_classes_that_have_moved_since_0_1_tell_no_runs_apart() -> None:
     assert runs.settings_of(before) == runs.settings_of(now)
 
 
+def test_what_a_models_config_repeated_in_0_1_tells_no_runs_apart() -> None:
+    before = {"model": {"optimizer": "${optim}", "member": {"scheduler": "${scheduler}"}}}
+    now = {"model": {"member": {}}}
+    optim = {"optim": {"lr": 0.1}}
+    assert runs.settings_of(before | optim) == runs.settings_of(now | optim) == {"optim.lr": 0.1}
+    own = {"model": {"optimizer": {"lr": 0.5}}}
+    assert runs.settings_of(own) == {"model.optimizer.lr": 0.5}
+
+
 def _add(folder: Path, number: int) -> None:
     runs.add_to_plan(folder, [f"seed={number}"], {f"seed={number}": {"seed": str(number)}})
 

@@ -1,3 +1,4 @@
+import copy
 import csv
 import json
 import math
@@ -24,7 +25,7 @@ from conftest import (
     read_json,
     start,
 )
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 from pandas.testing import assert_frame_equal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -296,10 +297,26 @@ def test_settings_that_change_no_figure_may_change(copied_run: Run) -> None:
 
 
 @pytest.mark.parametrize("finished", [True, False])
+def test_a_run_whose_models_config_repeats_the_optimizer_goes_on(
+    finished: bool, copied_run: Run
+) -> None:
+    """As those of 0.1 do."""
+    before = copy.deepcopy(copied_run.cfg)
+    with open_dict(before):
+        before.model.update({"optimizer": "${optim}", "scheduler": "${scheduler}"})
+    OmegaConf.save(before, copied_run.folder / runs.CONFIG)
+    if not finished:
+        (copied_run.folder / "metrics.json").unlink()
+    metrics = train(copied_run.cfg, copied_run.folder, "cnn")
+    assert figures(metrics) == figures(copied_run.metrics)
+
+
+@pytest.mark.parametrize("finished", [True, False])
 @pytest.mark.parametrize(
     ("override", "key"),
     [
         ("optim.lr=0.5", "optim.lr"),
+        ("+model.optimizer.lr=0.5", "model.optimizer.lr"),
         ("model.dropout=0.5", "model.dropout"),
         ("seed=4", "seed"),
         ("data.split=iid", "data.split"),

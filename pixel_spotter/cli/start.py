@@ -142,9 +142,12 @@ def claim(run_dir: Path, cfg: DictConfig) -> None:
 
 
 def _comparable(cfg: Any) -> dict[str, Any]:
-    settings = runs.settings_of(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
-    groups = ("model.optimizer.", "model.scheduler.")  # optim's and scheduler's
-    return {key: value for key, value in settings.items() if not key.startswith(groups)}
+    """Return the settings that are written down; of a group that repeats another, the other's."""
+    written, values = (
+        runs.settings_of(OmegaConf.to_container(cfg, resolve=resolve))  # type: ignore[arg-type]
+        for resolve in (False, True)
+    )
+    return {key: value for key, value in values.items() if key in written}
 
 
 def pick_device(name: str) -> torch.device:

@@ -37,7 +37,8 @@ class PointRegressor(L.LightningModule):
 
     Args:
         image_size: side of the square image, or [height, width], px.
-        optimizer: makes the optimizer from the parameters; needed to train, not to predict.
+        optimizer: makes the optimizer from the parameters; without one, ``optimizer_factory`` and
+            ``scheduler_factory`` are to be set before training, as the command does.
         scheduler: makes the learning-rate scheduler, stepped once an epoch, from the optimizer.
     """
 
@@ -189,7 +190,7 @@ class PointRegressor(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimizer and the scheduler that the run was composed with."""
         if self.optimizer_factory is None:
-            return None
+            raise UserError("there is nothing to train with: set the model's optimizer_factory")
         try:
             optimizer = self.optimizer_factory(self.parameters())
             if self.scheduler_factory is None:

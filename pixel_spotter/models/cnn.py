@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pixel_spotter.coordinates import Size
-from pixel_spotter.models.base import OptimizerFactory, PointRegressor, SchedulerFactory
+from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.heads import LinearHead
 
 
@@ -20,8 +20,6 @@ class CNNRegressor(PointRegressor):
         dropout: probability of dropping a unit after each of them.
         pooling: ``max`` or ``mean``.
         scale_output: see `LinearHead`.
-        optimizer: see `PointRegressor`.
-        scheduler: see `PointRegressor`.
 
     Raises:
         ValueError: if the image is too small for that many poolings, or an argument out of range.
@@ -35,11 +33,9 @@ class CNNRegressor(PointRegressor):
         dropout: float = 0.0,
         pooling: str = "max",
         scale_output: bool = True,
-        optimizer: OptimizerFactory | None = None,
-        scheduler: SchedulerFactory | None = None,
     ) -> None:
-        super().__init__(image_size, optimizer, scheduler)
-        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
+        super().__init__(image_size)
+        self.save_hyperparameters(logger=False)
         self.features, width = cnn_trunk(self.size, channels, hidden, dropout, pooling)
         self.head = LinearHead(width, self.size, scale_output)
         self.to(memory_format=torch.channels_last)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pixel_spotter.coordinates import Size, all_positions, to_unit
-from pixel_spotter.models.base import OptimizerFactory, PointRegressor, SchedulerFactory
+from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.heads import PoolHead
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "none": nn.Identity}
@@ -31,8 +31,6 @@ class CoordConvRegressor(PointRegressor):
         pooling: ``max`` (the paper's) or ``mean`` over each map.
         init: ``glorot``, which fails with many seeds; or ``pixel``, which then turns and scales
             weights so that a map's maximum is nearly always the white pixel from the start.
-        optimizer: see `PointRegressor`.
-        scheduler: see `PointRegressor`.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -47,11 +45,9 @@ class CoordConvRegressor(PointRegressor):
         activation: str = "relu",
         pooling: str = "max",
         init: str = "pixel",
-        optimizer: OptimizerFactory | None = None,
-        scheduler: SchedulerFactory | None = None,
     ) -> None:
-        super().__init__(image_size, optimizer, scheduler)
-        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
+        super().__init__(image_size)
+        self.save_hyperparameters(logger=False)
         if min([*pointwise, *channels], default=1) < 1:
             raise ValueError("model.pointwise and model.channels must be widths of at least 1")
         if activation not in ACTIVATIONS:

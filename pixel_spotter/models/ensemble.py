@@ -10,13 +10,7 @@ from torch import Tensor, nn
 from pixel_spotter.coordinates import Columns
 from pixel_spotter.data.base import PointData
 from pixel_spotter.errors import UserError
-from pixel_spotter.models.base import (
-    OptimizerFactory,
-    PointRegressor,
-    SchedulerFactory,
-    class_name,
-    describe,
-)
+from pixel_spotter.models.base import PointRegressor, class_name, describe
 from pixel_spotter.models.heads import Mean
 from pixel_spotter.models.loading import load_model, rebuild_data, rebuild_model
 from pixel_spotter.models.solved import SolvedRegressor
@@ -62,8 +56,6 @@ class EnsembleRegressor(Answers):
         image_size: side of the square image, or [height, width], px.
         members: how many.
         member: makes a member.
-        optimizer: see `PointRegressor`.
-        scheduler: see `PointRegressor`.
 
     Raises:
         ValueError: if there are fewer than two members.
@@ -75,10 +67,8 @@ class EnsembleRegressor(Answers):
         image_size: int | Sequence[int],
         members: int,
         member: Callable[[], PointRegressor],
-        optimizer: OptimizerFactory | None = None,
-        scheduler: SchedulerFactory | None = None,
     ) -> None:
-        super().__init__(image_size, optimizer, scheduler)
+        super().__init__(image_size)
         if type(members) is not int or members < 2:
             raise ValueError(f"model.members must be a whole number of at least 2, got {members!r}")
         made = [member() for _ in range(members)]

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixel_spotter.coordinates import Columns, as_xy
-from pixel_spotter.models.base import OptimizerFactory, PointRegressor, SchedulerFactory
+from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.heads import SoftArgmax
 
 
@@ -26,8 +26,6 @@ class HeatmapRegressor(PointRegressor):
         js_weight: weight of the paper's regularizer (its equations 10 and 11), which pulls the
             map towards a Gaussian around the true position, px² per nat; 0 is without.
         sigma_px: standard deviation of that Gaussian.
-        optimizer: see `PointRegressor`.
-        scheduler: see `PointRegressor`.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -41,11 +39,9 @@ class HeatmapRegressor(PointRegressor):
         channels: Sequence[int] = (8,),
         js_weight: float = 0.0,
         sigma_px: float = 1.0,
-        optimizer: OptimizerFactory | None = None,
-        scheduler: SchedulerFactory | None = None,
     ) -> None:
-        super().__init__(image_size, optimizer, scheduler)
-        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
+        super().__init__(image_size)
+        self.save_hyperparameters(logger=False)
         if min(channels, default=1) < 1:
             raise ValueError("model.channels must be widths of at least 1")
         if js_weight < 0 or sigma_px <= 0:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights, resnet18
 
 from pixel_spotter.errors import UserError
-from pixel_spotter.models.base import OptimizerFactory, PointRegressor, SchedulerFactory
+from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.heads import LinearHead
 from pixel_spotter.models.loading import read_weights
 
@@ -31,8 +31,6 @@ class ResNet18Regressor(PointRegressor):
             to a quarter; ``small`` keeps the same filters at stride 1 and drops the pooling, as
             is usual for small images: 16 times the work.
         scale_output: see `LinearHead`.
-        optimizer: see `PointRegressor`.
-        scheduler: see `PointRegressor`.
 
     Raises:
         ValueError: if ``stem`` is neither.
@@ -45,11 +43,9 @@ class ResNet18Regressor(PointRegressor):
         weights: str | None = "IMAGENET1K_V1",
         stem: str = "imagenet",
         scale_output: bool = True,
-        optimizer: OptimizerFactory | None = None,
-        scheduler: SchedulerFactory | None = None,
     ) -> None:
-        super().__init__(image_size, optimizer, scheduler)
-        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
+        super().__init__(image_size)
+        self.save_hyperparameters(logger=False)
         if stem not in ("imagenet", "small"):
             raise ValueError(f"model.stem must be imagenet or small, got {stem!r}")
         network = resnet18()

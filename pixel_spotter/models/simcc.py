@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pixel_spotter.coordinates import Columns, as_xy
-from pixel_spotter.models.base import OptimizerFactory, PointRegressor, SchedulerFactory
+from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.cnn import cnn_trunk
 from pixel_spotter.models.heads import AxisBins
 
@@ -28,8 +28,6 @@ class SimCCRegressor(PointRegressor):
         dropout: see `CNNRegressor`.
         bins_per_px: bins per pixel.
         sigma_px: standard deviation of the labels.
-        optimizer: see `PointRegressor`.
-        scheduler: see `PointRegressor`.
 
     Raises:
         ValueError: as `CNNRegressor`, or if an argument is out of its range.
@@ -45,11 +43,9 @@ class SimCCRegressor(PointRegressor):
         dropout: float = 0.0,
         bins_per_px: int = 2,
         sigma_px: float = 1.0,
-        optimizer: OptimizerFactory | None = None,
-        scheduler: SchedulerFactory | None = None,
     ) -> None:
-        super().__init__(image_size, optimizer, scheduler)
-        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
+        super().__init__(image_size)
+        self.save_hyperparameters(logger=False)
         if type(bins_per_px) is not int or bins_per_px < 1 or sigma_px <= 0:
             raise ValueError(
                 "model.bins_per_px must be a whole number of at least 1, model.sigma_px more than 0"

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert, complete_box_iou_loss, sigmoid_focal_loss
 
 from pixel_spotter.coordinates import Columns, as_xy
-from pixel_spotter.models.base import OptimizerFactory, PointRegressor, SchedulerFactory
+from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.heads import BestBox
 
 
@@ -29,8 +29,6 @@ class YOLORegressor(PointRegressor):
         image_size: side of the square image, or [height, width], px.
         channels: width of each convolution of stride 2.
         box_px: side of the true box.
-        optimizer: see `PointRegressor`.
-        scheduler: see `PointRegressor`.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -43,11 +41,9 @@ class YOLORegressor(PointRegressor):
         image_size: int | Sequence[int],
         channels: Sequence[int] = (16, 32, 64),
         box_px: float = 1.0,
-        optimizer: OptimizerFactory | None = None,
-        scheduler: SchedulerFactory | None = None,
     ) -> None:
-        super().__init__(image_size, optimizer, scheduler)
-        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
+        super().__init__(image_size)
+        self.save_hyperparameters(logger=False)
         if min(channels, default=0) < 1 or box_px <= 0:
             raise ValueError(
                 "model.channels must be widths of at least 1, model.box_px more than 0"

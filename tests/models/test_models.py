@@ -11,7 +11,6 @@ import torch
 from conftest import CPU, ModelFiles, choices, compose, predicted
 from torch import nn
 
-from pixel_spotter.cli.mistakes import instantiate
 from pixel_spotter.coordinates import Columns, as_columns, as_xy
 from pixel_spotter.data.pixels import PixelDataModule
 from pixel_spotter.errors import UserError
@@ -20,17 +19,18 @@ from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.loading import load_model
 from pixel_spotter.models.solved import SolvedRegressor
 from pixel_spotter.simulation.pixels import render_pixels
+from pixel_spotter.train import make
 from pixel_spotter.training.checkpoints import AtomicCheckpointIO
 
 
 def build(choice: str, files: ModelFiles, image_size: str = "32") -> PointRegressor:
     """Make a model without training it; one that is solved is."""
     torch.manual_seed(0)
-    cfg = files.compose([*CPU, f"model={choice}", f"data.image_size={image_size}"])
-    model = instantiate(cfg.model, "model")
+    asked = [*CPU, f"model={choice}", f"data.image_size={image_size}", "data.train_samples=100"]
+    data, model = make(files.compose(asked), choice)
     assert isinstance(model, PointRegressor)
     if isinstance(model, SolvedRegressor):
-        model.solve(instantiate(cfg.data, "data", train_samples=100))
+        model.solve(data)
     return model
 
 
@@ -181,7 +181,7 @@ class TestContract:
         chosen = [*CPU, f"model={choice}", "data.image_size=32", "scheduler=constant"]
         torch.manual_seed(0)
         lr = max(0.003, compose(chosen).optim.lr)
-        model = instantiate(model_files.compose([*chosen, f"optim.lr={lr}"]).model, "model").train()
+        model = make(model_files.compose([*chosen, f"optim.lr={lr}"]), choice)[1].train()
         made = model.configure_optimizers()
         if made is None:
             pytest.skip("a model that is solved rather than trained")
@@ -258,6 +258,11 @@ def test_loss_and_its_gradient_by_hand() -> None:
 
 
 def test_a_negative_learning_rate_is_the_users_to_correct() -> None:
-    model = instantiate(compose([*CPU, "optim.lr=-1"]).model, "model")
+    _, model = make(compose([*CPU, "optim.lr=-1"]), "heatmap")
     with pytest.raises(UserError, match="learning rate"):
         model.configure_optimizers()
+
+
+def test_training_without_an_optimizer_is_refused() -> None:
+    with pytest.raises(UserError, match="optimizer_factory"):
+        Constant((1.0, 2.0)).configure_optimizers()
