@@ -3,6 +3,7 @@
 To add a figure, add its entry to `FIGURES`: every log, file, table and page then has it.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -21,16 +22,6 @@ def pixels(value: float, like: float | None = None) -> str:
     return small(value, 3 if abs(value if like is None else like) < 10 else 2)
 
 
-def share(value: float, like: float | None = None) -> str:
-    """Write a fraction in per cent."""
-    return f"{value:.1%}"
-
-
-def whole(value: float, like: float | None = None) -> str:
-    """Write a count."""
-    return f"{value:,.0f}"
-
-
 def plain(value: float, like: float | None = None) -> str:
     """Write a number without a unit, or with a sign."""
     return f"{round(value, 3) + 0.0:.3f}"  # no -0.000
@@ -42,6 +33,13 @@ def small(value: float, digits: int) -> str:
         return "0"
     least = 10.0**-digits
     return f"{value:,.{digits}f}" if value > least / 2 else f"<{least:.{digits}f}"
+
+
+share: Callable[..., str] = "{:.1%}".format
+"""Write a fraction in per cent."""
+
+whole: Callable[..., str] = "{:,.0f}".format
+"""Write a count."""
 
 
 @dataclass(frozen=True)
@@ -141,14 +139,10 @@ bias is the mean of prediction minus truth.
 def figures_of(columns: Mapping[str, Tensor]) -> dict[str, float]:
     """Sum up predictions and truths, columns on the CPU, in every figure they are enough for."""
     exact = {name: column.double() for name, column in columns.items()}
-    found: dict[str, float] = {}
-    for figure in FIGURES:
-        if exact.keys() >= set(figure.columns):
-            value = figure.compute(exact)
-            value = value.item() if isinstance(value, Tensor) else value
-            if value == value:
-                found[figure.name] = value
-    return found
+    known = [figure for figure in FIGURES if exact.keys() >= set(figure.columns)]
+    values = {figure.name: figure.compute(exact) for figure in known}
+    found = {k: v.item() if isinstance(v, Tensor) else v for k, v in values.items()}
+    return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
 def error_by_position(columns: Mapping[str, Tensor], size: Size) -> np.ndarray:

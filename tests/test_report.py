@@ -582,6 +582,28 @@ def test_the_baseline_of_an_ablation_is_told(tmp_path: Path) -> None:
     assert told in (tmp_path / "report.md").read_text()
 
 
+def test_what_a_solved_model_does_not_use_tells_none_apart(tmp_path: Path) -> None:
+    for kind in (
+        {"optim.lr": 0.1, "trainer.max_epochs": 8},
+        {"optim.lr": 0.2, "scheduler._target_": "torch.optim.lr_scheduler.ConstantLR"},
+    ):
+        for seed in (0, 1):
+            own = kind | {"model.blur_px": 1}
+            write_cell(tmp_path, "svm", seed=seed, settings=own, lr=None)
+            write_cell(tmp_path, "cnn", seed=seed, settings=kind)
+    missing = {"optim.lr": 0.2, "model.blur_px": 1}
+    write_cell(tmp_path, "svm", seed=2, settings=missing, failure="no memory")
+    write_cell(tmp_path, "cnn", seed=2, settings={"optim.lr": 0.3}, failure="no memory")
+    write_cell(tmp_path, "svm", settings={"model.blur_px": 3}, lr=None)
+    report = Report.of(read_sweep(tmp_path))
+    svm = [group for group in report.groups if group.model == "svm"]
+    found = {group.label: (len(group.runs), len(group.unfinished)) for group in svm}
+    assert found == {"blur_px=1": (2, 1), "blur_px=3": (1, 0)}
+    assert len([group for group in report.groups if group.model == "cnn"]) == 3
+    assert len(report.sweep.repeated) == 2
+    assert report.state() == "9 of 11 cells finished, 2 failed"
+
+
 def test_a_failed_ablation_stands_with_its_model(tmp_path: Path) -> None:
     write_cell(tmp_path, "cnn")
     folder = tmp_path / "ablation=resnet18,seed=0"

@@ -97,7 +97,7 @@ class Report:
 
     def state(self) -> str:
         """Say how much of the grid is finished: ``150 of 180 cells finished, 30 failed``."""
-        done, missing = len(self.sweep.runs), self.sweep.unfinished
+        done, missing = len(self.sweep.runs) + len(self.sweep.repeated), self.sweep.unfinished
         if not missing:
             return f"{done} {'cell' if done == 1 else 'cells'} finished, none open"
         return f"{done} of {done + len(missing)} cells finished, {_states(missing)}"

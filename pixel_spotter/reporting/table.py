@@ -9,12 +9,18 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from pixel_spotter import runs
-from pixel_spotter.coordinates import Columns, as_size, as_xy, sides_px
+from pixel_spotter.coordinates import as_size, as_xy, sides_px
 from pixel_spotter.errors import UserError
 
 MEAN_ERROR = "test/mean_error_px"
 SEEN = "test/seen_in_training"
 SEEDS = ("seed", "data.seed")
+
+_STEPWISE = (
+    *("optim", "scheduler", "early_stopping", "trainer.max_epochs", "trainer.min_epochs"),
+    *("trainer.gradient_clip_val", "trainer.accumulate_grad_batches"),
+)
+"""Settings, and groups of them, that a solved model does not use: its ``lr`` is null."""
 
 _NEEDED = (
     *(f"test/{name}_error_px" for name in ("mean", "median", "p95", "max")),
@@ -41,8 +47,8 @@ class Sweep(NamedTuple):
     Args:
         name: the folder's name.
         runs: a row for each finished run: all of its ``metrics.json``, and its ``cell`` (the
-            folder's name), ``folder``, ``settings`` without the seeds, ``seeds`` as one text,
-            ``overrides`` and ``predictions`` (`Columns`).
+            folder's name), ``folder``, the ``settings`` it used without the seeds, ``seeds`` as
+            one text, ``overrides`` and ``predictions`` (`Columns`).
         unfinished: the cells that have no figures, those that failed first.
         commands: the overrides of every command that ran the grid.
         repeated: the folders left out because their settings and seeds are another run's.
@@ -101,6 +107,13 @@ def is_figure(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
+def telling(settings: Mapping[str, Any], solved: bool) -> dict[str, Any]:
+    """Return the settings that tell groups apart: no seeds, and nothing that was not used."""
+    others = (*SEEDS, "experiment", *runs.FREE_SETTINGS, *(_STEPWISE if solved else ()))
+    groups = tuple(f"{name}." for name in others)
+    return {key: value for key, value in settings.items() if not f"{key}.".startswith(groups)}
+
+
 def _nothing(folder: Path, states: Iterable[str], reasons: Iterable[str]) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in Counter(states).items())
     if not counts:
@@ -118,29 +131,24 @@ def _read_run(folder: Path) -> dict[str, Any]:
     if lacking:
         raise UserError(f"{file} is no training run's, or damaged: it lacks {lacking[0]}")
     predictions = runs.read_predictions(folder)
-    if not _fits(predictions, metrics):
+    truth = as_xy(predictions, "_true")
+    try:
+        last = sides_px(as_size(metrics.get("image_size", ())), truth) - 0.5
+    except ValueError as error:
+        raise UserError(f"{file} is damaged: {error}") from error
+    outside = (truth < -0.5) | (truth > last)
+    if outside.any() or len(truth) != metrics.get("test/count", len(truth)):
         raise UserError(f"{folder / runs.PREDICTIONS} does not fit {runs.METRICS} beside it")
     settings = runs.settings_of(runs.read_config(folder))
     return {
         "cell": folder.name,
         **metrics,
         "folder": folder,
-        "settings": {key: value for key, value in settings.items() if key not in SEEDS},
+        "settings": telling(settings, solved=metrics.get("lr", 0) is None),
         "seeds": repr([settings.get(key) for key in SEEDS]),
         "overrides": _read_overrides(folder),
         "predictions": predictions,
     }
-
-
-def _fits(predictions: Columns, metrics: Mapping[str, Any]) -> bool:
-    """Tell whether truths are as many as were counted, and lie in the image."""
-    try:
-        size = as_size(metrics.get("image_size"))  # type: ignore[arg-type]
-    except ValueError:
-        return False
-    truth = as_xy(predictions, "_true")
-    inside = (truth >= -0.5) & (truth <= sides_px(size, truth) - 0.5)
-    return bool(inside.all()) and len(truth) == metrics.get("test/count", len(truth))
 
 
 def _read_overrides(folder: Path) -> dict[str, str]:
@@ -160,13 +168,11 @@ def _unfinished(
     known: dict[str, Any] = dict(overrides)
     if (folder / runs.CONFIG).is_file():
         known |= runs.settings_of(runs.read_config(folder))
-    try:  # an ablation chooses its model
-        chosen = runs.read_yaml(folder / runs.HYDRA)["hydra"]["runtime"]["choices"]["model"]
-    except (OSError, UserError, KeyError, TypeError):
-        chosen = None
-    others = {
-        k: table[k].iloc[0] if table[k].nunique() == 1 else "unknown" for k in ("model", "split")
-    }
-    model = str(overrides.get("model") or chosen or others["model"])
-    split = str(known.get("data.split") or others["split"])
-    return Unfinished(folder.name, overrides, state, reason, model, split)
+    if (folder / runs.HYDRA).is_file():  # an ablation chooses its model
+        hydra = runs.settings_of(runs.read_yaml(folder / runs.HYDRA) or {})
+        known["model"] = hydra.get("hydra.runtime.choices.model", known.get("model"))
+    model, split = (
+        known.get(key) or (column.iloc[0] if column.nunique() == 1 else "unknown")
+        for key, column in (("model", table["model"]), ("data.split", table["split"]))
+    )
+    return Unfinished(folder.name, overrides, state, reason, str(model), str(split))

@@ -43,17 +43,17 @@ def judge(groups: Sequence[Group]) -> Verdict:
     table: dict[str, dict[str, Group]] = {}
     for group in unseen or done:
         table.setdefault(group.variant, {})[group.split] = group
-    trained = {name: row for name, row in table.items() if all(g.trained for g in row.values())}
-    deciding = splits_of(unseen or done)
-    covered = max((set(row) for row in trained.values()), key=len, default=set(deciding))
-    splits = [split for split in deciding if split in covered]
-    complete = {name: row for name, row in table.items() if covered <= set(row)}
+    trained = [name for name, row in table.items() if all(g.trained for g in row.values())]
+    every = splits_of(unseen or done)
+    covered = max((list(table[name]) for name in trained), key=len, default=every)
+    splits = [split for split in every if split in covered]
     worst = {
         name: max((row[split] for split in splits), key=lambda group: group.error.mean)
-        for name, row in complete.items()
+        for name, row in table.items()
+        if row.keys() >= {*splits}
     }
     ranking = sorted(worst, key=lambda name: (worst[name].error.mean, name))
-    floor = _floor([g for name in ranking if name not in trained for g in table[name].values()])
+    floor = _floor([worst[name] for name in ranking if name not in trained])
     learned = [worst[name] for name in ranking if name in trained]
     if not learned:
         headline = "No trained model has finished: there is nothing to recommend yet."
@@ -71,7 +71,7 @@ def judge(groups: Sequence[Group]) -> Verdict:
     elif not holds:
         headline = f"No trained model holds everywhere; {best.variant} errs least."
     what = "models and settings" if any(group.label for group in groups) else "models"
-    reasons.append(_place(complete[best.variant], best, splits, f"{len(learned)} trained {what}"))
+    reasons.append(_place(table[best.variant], best, splits, f"{len(learned)} trained {what}"))
     reasons.append(
         f"It has {whole(best.mean('parameters'))} parameters and trains in "
         f"{seconds(best.mean('train_seconds'))} s "
@@ -81,16 +81,16 @@ def judge(groups: Sequence[Group]) -> Verdict:
         of_other_models = [group for group in others if group.model != best.model]
         reasons.append(_rival(best, [*of_other_models, *others][0]))
     reasons += floor
-    best_settings = list({group.model: group for group in reversed(learned)}.values())[::-1]
+    best_of_each = {group.model: group for group in reversed(learned)}.values()
     failing = [
         f"{group.model} ({group.error} on {group.split})"
-        for group in best_settings
+        for group in sorted(best_of_each, key=learned.index)
         if group.error.mean > MISSES_PX
     ]
     if failing and unseen:
         where = "More than a pixel off, on average, where positions were never seen"
         reasons.append(f"{where}: {listed(failing)}.")
-    missing = [name for name in table if name not in complete]
+    missing = [name for name in table if name not in worst]
     if missing:
         reasons.append(f"Not compared, as not finished on {listed(splits)}: {listed(missing)}.")
     return Verdict(headline, reasons, best.variant, holds, splits, ranking)
@@ -145,11 +145,8 @@ def _rival(best: Group, second: Group) -> str:
 
 
 def _floor(groups: Sequence[Group]) -> list[str]:
-    """Say what the closed forms reach, against which every trained model is to be read."""
-    worst: dict[str, Group] = {}
-    for group in groups:
-        other = worst.setdefault(group.model, group)
-        worst[group.model] = max(other, group, key=lambda group: group.error.mean)
+    """Say what closed forms, by rising error, reach: every trained model is read against it."""
+    worst = {group.model: group for group in groups}
     exact = [model for model, group in worst.items() if group.exact]
     lines = [
         f"The floor: {model}, without any training, {group.error} on {group.split}."
