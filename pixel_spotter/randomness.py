@@ -36,6 +36,7 @@ def for_samples(
     """
     blocks, place = torch.unique(samples // BLOCK, return_inverse=True)
     drawn = [
-        draw(BLOCK, generator(*names, block, device=samples.device)) for block in blocks.tolist()
+        draw(BLOCK, generator(*names, block, device=samples.device))
+        for block in blocks.tolist() or [0]  # of no samples, for the shape
     ]
     return torch.cat(drawn)[place * BLOCK + samples % BLOCK]

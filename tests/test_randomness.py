@@ -62,6 +62,7 @@ def test_no_samples_no_draws_and_other_shapes() -> None:
         torch.tensor([40, 41]), lambda n, rng: torch.rand(n, 3, 4, 5, generator=rng), *NAMES
     )
     assert images.shape == (2, 3, 4, 5)
+    assert for_samples(torch.arange(0), normal, *NAMES).shape == (0, 2)
 
 
 def test_the_global_stream_is_neither_used_nor_moved() -> None:

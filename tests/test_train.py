@@ -681,6 +681,16 @@ def test_two_processes_test_every_position_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_of_two_processes_one_tests_nothing(tmp_path: Path) -> None:
+    two = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu", "name=two"]
+    one = ["data.split=iid", "data.val_fraction=0.001", "data.test_fraction=0.001"]
+    ended = finish(start("train", *TINY, *two, *one, cwd=tmp_path))
+    assert ended.code == 0, ended.stderr
+    metrics = read_json(tmp_path / "outputs/runs/two/metrics.json")
+    assert (metrics["val/count"], metrics["test/count"]) == (1, 1)
+
+
+@pytest.mark.slow
 def test_two_processes_without_a_name_share_a_folder(tmp_path: Path) -> None:
     two = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
     ended = finish(start("train", *TINY, *two, cwd=tmp_path))

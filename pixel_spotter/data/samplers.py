@@ -22,7 +22,8 @@ class Batches(Sampler[Tensor]):
         rank: which device this is.
         world_size: of how many.
         equal: whether all devices get the same number of samples in the same number of batches,
-            as training together needs; up to ``world_size - 1`` samples are left out then.
+            as training together needs; up to ``world_size - 1`` samples are left out then. If
+            not, one that would get none gets a batch without samples, to go through the same.
     """
 
     def __init__(
@@ -33,6 +34,8 @@ class Batches(Sampler[Tensor]):
         shared = torch.split(torch.arange(count), batch_size * world_size) if count else ()
         mine = (one.tensor_split(world_size)[rank] for one in shared)
         self.batches = [batch for batch in mine if len(batch)]
+        if not (equal or self.batches):
+            self.batches = [torch.arange(0)]
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self.batches)

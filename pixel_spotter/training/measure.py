@@ -23,7 +23,6 @@ _WORST = 8
 _SHOWN = 12
 """So many predictions are drawn over their images."""
 
-
 _PRINTED = ("mean_error_px", "median_error_px", "p95_error_px", "max_error_px", "hit_rate")
 """The figures that a command prints; the others are in its files."""
 
@@ -50,6 +49,7 @@ def measure(
         What ``metrics.json`` says of any tested model.
     """
     trainer.test(model, data, ckpt_path=checkpoint, verbose=False)
+    split = data.hparams.get("split")  # data of another kind may have none
     columns = model.predictions["test"].columns()
     if trainer.is_global_zero:
         runs.write_predictions(run_dir, columns)
@@ -61,7 +61,7 @@ def measure(
         )
         shown = torch.unique(torch.linspace(0, len(columns["x"]) - 1, _SHOWN).long())
         images = data.batch("test", 0, columns["sample"][shown]).image[:, 0]
-        title = f"{model.name}, {data.hparams['split']} split"
+        title = f"{model.name}, {split} split" if split else model.name
         for name, figure in run_pictures(columns, data.size, images, shown, title).items():
             save(figure, run_dir / f"{name}.png")
             if isinstance(trainer.logger, TensorBoardLogger):
@@ -72,7 +72,7 @@ def measure(
         **{f"test/{name}": value for name, value in model.figures["test"].items()},
         "test/seen_in_training": data.seen_in_training(trained_on),
         "model": model.name,
-        "split": data.hparams["split"],
+        "split": split,
         "image_size": list(data.size),
         "seed": data.seed,
         "parameters": model.count_parameters(),

@@ -39,11 +39,21 @@ def test_every_device_knows_its_batches(
         part = Batches(count, batch_size, rank, world_size, equal)
         batches = [*part]
         assert len(batches) == len(part)
-        assert all(0 < len(batch) <= batch_size for batch in batches)
+        assert all(0 < len(batch) <= batch_size for batch in batches) or len(part) == 1
+        assert batches or equal, "one without samples still goes through the same"
         lengths.append([len(batch) for batch in batches])
     if equal:
         assert all(one == lengths[0] for one in lengths)
         assert sum(map(sum, lengths)) == count - count % world_size
+
+
+def test_three_devices_share_a_sample() -> None:
+    assert [[b.tolist() for b in Batches(1, 2, rank, 3)] for rank in range(3)] == [
+        [[0]],
+        [[]],
+        [[]],
+    ]
+    assert [[*Batches(1, 2, rank, 3, equal=True)] for rank in range(3)] == [[], [], []]
 
 
 def test_three_devices_share_11_samples() -> None:
