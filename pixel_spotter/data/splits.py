@@ -5,7 +5,6 @@ To add a split, write its function and add its entry to `SPLITS`.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -31,21 +30,6 @@ class Counts(NamedTuple):
     test: int
 
 
-@dataclass(frozen=True)
-class SplitKind:
-    """A way to share out positions.
-
-    Args:
-        words: what is tested.
-        share_out: all positions (N, 2), the image's size, the counts asked for, a random stream.
-        disjoint: whether no position may be in two parts.
-    """
-
-    words: str
-    share_out: Callable[[Tensor, Size, Counts, torch.Generator], Split]
-    disjoint: bool = True
-
-
 def _uniform(positions: Tensor, size: Size, counts: Counts, rng: torch.Generator) -> Split:
     order = torch.randperm(len(positions), generator=rng)
     test, val, train = positions[order].tensor_split([counts.test, counts.test + counts.val])
@@ -53,18 +37,21 @@ def _uniform(positions: Tensor, size: Size, counts: Counts, rng: torch.Generator
 
 
 def _quadrant(positions: Tensor, size: Size, counts: Counts, rng: torch.Generator) -> Split:
+    """Test on the lower-right quadrant."""
     (height, width), (x, y) = size, positions.unbind(1)
     held_out = (x >= (width + 1) // 2) & (y >= (height + 1) // 2)
     return _hold_out(positions, held_out, counts, rng)
 
 
 def _border(positions: Tensor, size: Size, counts: Counts, rng: torch.Generator) -> Split:
+    """Test on the outermost ring."""
     (height, width), (x, y) = size, positions.unbind(1)
     held_out = (x == 0) | (x == width - 1) | (y == 0) | (y == height - 1)
     return _hold_out(positions, held_out, counts, rng)
 
 
 def _iid(positions: Tensor, size: Size, counts: Counts, rng: torch.Generator) -> Split:
+    """Draw all parts independently: they overlap."""
     return Split(
         *(positions[torch.randint(len(positions), (count,), generator=rng)] for count in counts)
     )
@@ -78,11 +65,11 @@ def _hold_out(positions: Tensor, held_out: Tensor, counts: Counts, rng: torch.Ge
     return Split(train, val, positions[held_out])
 
 
-SPLITS = {
-    "uniform": SplitKind("test positions at random", _uniform),
-    "quadrant": SplitKind("the lower-right quadrant is tested and never trained on", _quadrant),
-    "border": SplitKind("the outermost ring is tested and never trained on", _border),
-    "iid": SplitKind("independent draws, where train and test overlap", _iid, disjoint=False),
+SPLITS: dict[str, Callable[[Tensor, Size, Counts, torch.Generator], Split]] = {
+    "uniform": _uniform,
+    "quadrant": _quadrant,
+    "border": _border,
+    "iid": _iid,
 }
 
 
@@ -104,10 +91,6 @@ def split_positions(
             their own.
         train_samples: how many positions ``iid`` draws for training.
         seed: what the random choices follow from.
-
-    Raises:
-        ValueError: if the split is unknown, a part is left empty, or parts that should be
-            disjoint are not.
     """
     for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
         if not 0 < fraction < 1:
@@ -117,24 +100,18 @@ def split_positions(
     positions = all_positions(size)
     val, test = (math.ceil(part * len(positions)) for part in (val_fraction, test_fraction))
     counts = Counts(train_samples, val, test)
-    shared_out = SPLITS[split].share_out(positions, size, counts, generator(seed, "split"))
+    shared_out = SPLITS[split](positions, size, counts, generator(seed, "split"))
     for name, part in shared_out._asdict().items():
         if len(part) == 0:
             raise ValueError(
                 f"the {split} split of {size[0]}x{size[1]} px leaves no position for {name}: "
                 f"choose smaller fractions or a larger image"
             )
-    everything = torch.cat(shared_out)
-    if SPLITS[split].disjoint and len(torch.unique(everything, dim=0)) != len(everything):
-        raise ValueError("positions are shared between train, val and test")
     return shared_out
 
 
 def seen_fraction(positions: Tensor, seen: Tensor) -> float:
     """Return which fraction of positions (N, 2) are also among ``seen`` (M, 2)."""
-    width = int(torch.cat([positions, seen])[:, 0].max()) + 1
-    return torch.isin(_flat(positions, width), _flat(seen, width)).double().mean().item()
-
-
-def _flat(positions: Tensor, width: int) -> Tensor:
-    return positions[:, 1] * width + positions[:, 0]
+    width = torch.cat([positions, seen])[:, 0].max() + 1
+    place, seen_place = (xy[:, 1] * width + xy[:, 0] for xy in (positions, seen))
+    return torch.isin(place, seen_place).double().mean().item()

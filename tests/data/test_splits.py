@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixel_spotter.data.splits import Split, seen_fraction, split_positions
+from pixel_spotter.data.splits import SPLITS, seen_fraction, split_positions
 
 Point = tuple[int, int]
 
@@ -22,7 +22,7 @@ class Case(NamedTuple):
 
 CASES = st.builds(
     Case,
-    st.sampled_from(["uniform", "quadrant", "border", "iid"]),
+    st.sampled_from([*SPLITS]),
     st.tuples(st.integers(1, 24), st.integers(1, 24)),
     st.floats(0.01, 0.7),
     st.floats(0.01, 0.7),
@@ -168,12 +168,3 @@ def test_impossible_splits_are_refused(changes: dict[str, object], names: str) -
     arguments = Case("uniform", (10, 10), 0.1, 0.2, 100, 0)._replace(**changes)
     with pytest.raises(ValueError, match=names):
         split_positions(*arguments)
-
-
-def test_a_split_is_checked_not_assumed(monkeypatch: pytest.MonkeyPatch) -> None:
-    shared = torch.tensor([[0, 0], [1, 1]])
-    monkeypatch.setattr(
-        "pixel_spotter.data.splits._hold_out", lambda *_: Split(shared, shared, shared)
-    )
-    with pytest.raises(ValueError, match="shared between"):
-        split_positions("border", (10, 10), 0.1, 0.2, 100, 0)
