@@ -1,6 +1,8 @@
 """Imports go one way, as docs/design.md says; read from the import statements, running nothing."""
 
 import ast
+import importlib
+import inspect
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,19 @@ def test_nothing_below_a_door_sees_a_config_object(file: Path) -> None:
         return
     tops = {name.split(".")[0] for name, _ in imports(file)}
     assert not tops & {"hydra", "omegaconf"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_what_is_public_says_what_it_does(file: Path) -> None:
+    """Not hooks of a library, nor what a base class has described: hence not ruff's D102."""
+    module = importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
+    own = [cls for _, cls in inspect.getmembers(module, inspect.isclass)]
+    for cls in (cls for cls in own if cls.__module__ == module.__name__):
+        for name, method in vars(cls).items():
+            inherited = any(hasattr(base, name) for base in cls.__mro__[1:])
+            described = name.startswith("_") or inherited or inspect.getdoc(method)
+            is_method = inspect.isfunction(method) or isinstance(method, property | classmethod)
+            assert described or not is_method, f"{cls.__name__}.{name}"
 
 
 def test_nothing_is_called_utils() -> None:

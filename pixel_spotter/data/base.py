@@ -34,17 +34,14 @@ class PointData(L.LightningDataModule, ABC):
     e, i) alone: batch size, workers, devices and resuming change nothing about it.
 
     A subclass sets ``counts`` and ``train_samples``, and says what is true of samples and what
-    their images look like; it saves its constructor's arguments, ``split`` among them, with
-    ``save_hyperparameters``, so that checkpoints name them.
+    their images look like; it saves its constructor's arguments with ``save_hyperparameters``, so
+    that checkpoints name them. What it calls ``split`` stands in the figures.
 
     Args:
         size: height and width of the images, px.
         batch_size: images in a batch, on each device.
         num_workers: processes that hand out batches; 0 is fastest, as there is nothing to read.
         seed: what the samples follow from.
-
-    Raises:
-        ValueError: if an argument is out of its range.
     """
 
     counts: dict[str, int]
@@ -80,19 +77,15 @@ class PointData(L.LightningDataModule, ABC):
         return Batch(self.render(truth, split, epoch, samples), truth, samples)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Return the loader of an epoch's training samples."""
         return self._loader("train")
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Return the loader of the validation samples, each once."""
         return self._loader("val")
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Return the loader of the test samples, each once."""
         return self._loader("test")
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> Batch:
-        """Make the batch's images where its sample numbers have arrived."""
         split = batch["split"]
         epoch = self.trainer.current_epoch if self.trainer and split == "train" else 0
         return self.batch(split, epoch, batch["samples"])
@@ -123,10 +116,6 @@ class _Numbers:
 
 
 def require_whole(name: str, value: Any, least: int) -> None:
-    """Refuse what is no whole number of at least ``least``.
-
-    Raises:
-        ValueError: naming ``data.NAME``.
-    """
+    """Refuse a setting ``data.NAME`` that is no whole number of at least ``least``."""
     if type(value) is not int or value < least:
         raise ValueError(f"data.{name} must be a whole number of at least {least}, got {value!r}")

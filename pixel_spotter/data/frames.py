@@ -23,18 +23,13 @@ def find_images(images: str) -> list[Path]:
     """List the files that a file name, a folder or a glob pattern stands for, sorted.
 
     Of a folder, the files whose names end as an image's do. ``**`` goes through folders.
-
-    Raises:
-        UserError: if there are none.
     """
     path = Path(images)
     if path.is_file():
         return [path]
     if path.is_dir():
-        endings = {
-            ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS
-        }
-        files = [file for file in path.iterdir() if file.suffix.lower() in endings]
+        formats = Image.registered_extensions()
+        files = [file for file in path.iterdir() if formats.get(file.suffix.lower()) in FORMATS]
     else:
         files = [*_matching(path)]
     files = sorted(file for file in files if file.is_file())

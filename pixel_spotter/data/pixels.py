@@ -27,9 +27,6 @@ class PixelDataModule(PointData):
         seed: what the split and the order of samples follow from.
         epoch_samples: samples drawn in an epoch, every position once before any comes again;
             None draws ``train_samples``.
-
-    Raises:
-        ValueError: if an argument is out of its range, or a part of the split is left empty.
     """
 
     def __init__(
@@ -61,7 +58,6 @@ class PixelDataModule(PointData):
         self._drawn = (-1, torch.empty(0))
 
     def truth(self, split: str, epoch: int, samples: Tensor) -> Columns:
-        """Return the positions of samples (B,): ``x_true`` and ``y_true``, float32."""
         positions: Tensor = getattr(self.positions, split)
         if split == "train":
             positions = positions[self._draw(epoch)]
@@ -69,11 +65,9 @@ class PixelDataModule(PointData):
         return {"x_true": xy[:, 0], "y_true": xy[:, 1]}
 
     def render(self, truth: Columns, split: str, epoch: int, samples: Tensor) -> Tensor:
-        """Return images of 0 and 1: (B, 1, H, W)."""
         return render_pixels(as_xy(truth, "_true").long(), self.size)
 
     def seen_in_training(self, trained_on: Sequence[PointData]) -> float:
-        """Return which fraction of the test positions are training positions of such data."""
         seen = [data.positions.train for data in trained_on if isinstance(data, PixelDataModule)]
         return seen_fraction(self.positions.test, torch.cat(seen)) if seen else 0.0
 

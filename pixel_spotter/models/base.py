@@ -65,17 +65,13 @@ class PointRegressor(L.LightningModule):
         """Make the model that a checkpoint's weights will be loaded into.
 
         Args:
-            hparams: the constructor's arguments when the checkpoint was written.
+            hparams: what the model has saved of its constructor's arguments.
             trust: modules of the user's own that the model's parts may come from.
         """
         return cls(**hparams)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Estimate xy_px (B, 2), float32, from images (B, 1, H, W) in [0, 1].
-
-        Raises:
-            ValueError: if the images do not have the model's size.
-        """
+        """Estimate xy_px (B, 2), float32, from images (B, 1, H, W) in [0, 1]."""
         return as_xy(self.estimate(image))
 
     def estimate(self, image: Tensor) -> Columns:
@@ -83,11 +79,7 @@ class PointRegressor(L.LightningModule):
         return self.decode(self.encode(image))
 
     def encode(self, image: Tensor) -> Tensor:
-        """Turn images (B, 1, H, W) into what the head takes, in float32.
-
-        Raises:
-            ValueError: if the images do not have the model's size.
-        """
+        """Turn images (B, 1, H, W), of no other size than the model's, into what the head takes."""
         if image.shape[1:] != (1, *self.size):
             raise ValueError(
                 f"expected images (B, 1, {self.size[0]}, {self.size[1]}), got {tuple(image.shape)}"
@@ -106,31 +98,26 @@ class PointRegressor(L.LightningModule):
         """Estimate columns from images in memory.
 
         Args:
-            images: (N, H, W) or (H, W); whole numbers are divided by the largest of their type,
-                others are taken as they are: black is 0, white 1.
+            images: (N, H, W) or (H, W) of the model's size; whole numbers are divided by the
+                largest of their type, others are taken as they are: black is 0, white 1.
             batch_size: images at a time.
 
         Returns:
             ``x``, ``y``, px, and what else the model knows: (N,) each, float32.
-
-        Raises:
-            ValueError: if the images do not have the model's size.
         """
         images = np.asarray(images)
         if images.ndim == 2:
             images = images[None]
-        if images.ndim != 3 or images.shape[1:] != self.size:
+        if images.shape[1:] != self.size:
             raise ValueError(
                 f"expected images (N, {self.size[0]}, {self.size[1]}), got {images.shape}"
             )
-        whitest = np.iinfo(images.dtype).max if np.issubdtype(images.dtype, np.integer) else 1
+        white = np.iinfo(images.dtype).max if np.issubdtype(images.dtype, np.integer) else 1
         self.eval()
-        parts = [
-            self.estimate(
-                torch.from_numpy(part.astype(np.float32) / whitest)[:, None].to(self.device)
-            )
-            for part in np.split(images, range(batch_size, len(images), batch_size))
-        ]
+        parts = []
+        for part in np.split(images, range(batch_size, len(images), batch_size)):
+            image = torch.from_numpy(part.astype(np.float32) / white)[:, None]
+            parts.append(self.estimate(image.to(self.device)))
         return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
 
     def count_parameters(self) -> int:
@@ -146,7 +133,6 @@ class PointRegressor(L.LightningModule):
         return F.mse_loss(self(image), as_xy(truth, "_true"))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """Return the loss of a batch."""
         loss = self.training_loss(batch.image, batch.truth)
         self.log(
             "train/loss", loss, on_epoch=True, on_step=False, batch_size=len(batch.samples),
@@ -155,20 +141,16 @@ class PointRegressor(L.LightningModule):
         return loss
 
     def on_train_epoch_start(self) -> None:
-        """Log the epoch's learning rate."""
         optimizer: Any = self.optimizers()
         self.log("lr", optimizer.param_groups[0]["lr"])
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the predictions of the epoch before."""
         self.predictions["val"].reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Collect a batch's predictions."""
         self._collect(batch, "val")
 
     def on_validation_epoch_end(self) -> None:
-        """Sum up the validation samples, and log how they go while training."""
         self._sum_up("val")
         if self.trainer.state.fn == TrainerFn.FITTING:
             for name, value in self.figures["val"].items():
@@ -176,19 +158,15 @@ class PointRegressor(L.LightningModule):
                 self.log(f"val/{name}", float(value), prog_bar=shown, sync_dist=True)
 
     def on_test_epoch_start(self) -> None:
-        """Forget the predictions of the epoch before."""
         self.predictions["test"].reset()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Collect a batch's predictions."""
         self._collect(batch, "test")
 
     def on_test_epoch_end(self) -> None:
-        """Sum up the test samples."""
         self._sum_up("test")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Make the optimizer and the scheduler that the run was composed with."""
         if self.optimizer_factory is None:
             raise UserError("there is nothing to train with: set the model's optimizer_factory")
         try:
@@ -228,5 +206,5 @@ def class_name(cls: type) -> str:
 
 
 def describe(data: PointData) -> dict[str, Any]:
-    """Return what a checkpoint says of data: its class, and its constructor's arguments."""
+    """Return what a checkpoint says of data: their class, and their constructor's arguments."""
     return {"data_class": class_name(type(data)), "hyper_parameters": dict(data.hparams)}

@@ -15,9 +15,6 @@ class ClosedForm(SolvedRegressor):
     Args:
         image_size: side of the square image, or [height, width], px.
         estimator: the function's name.
-
-    Raises:
-        ValueError: if there is no such estimator.
     """
 
     def __init__(self, image_size: int | Sequence[int], estimator: str) -> None:

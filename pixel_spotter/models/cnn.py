@@ -20,9 +20,6 @@ class CNNRegressor(PointRegressor):
         dropout: probability of dropping a unit after each of them.
         pooling: ``max`` or ``mean``.
         scale_output: see `LinearHead`.
-
-    Raises:
-        ValueError: if the image is too small for that many poolings, or an argument out of range.
     """
 
     def __init__(
@@ -48,11 +45,7 @@ def cnn_trunk(
     dropout: float,
     pooling: str = "max",
 ) -> tuple[nn.Sequential, int]:
-    """Return what `CNNRegressor` does before its head, and the width of the features it makes.
-
-    Raises:
-        ValueError: as `CNNRegressor`.
-    """
+    """Return what `CNNRegressor` does before its head, and the width of the features it makes."""
     height, width = (side // 2 ** len(channels) for side in size)
     if min(height, width) < 1:
         raise ValueError(

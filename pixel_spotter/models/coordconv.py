@@ -31,9 +31,6 @@ class CoordConvRegressor(PointRegressor):
         pooling: ``max`` (the paper's) or ``mean`` over each map.
         init: ``glorot``, which fails with many seeds; or ``pixel``, which then turns and scales
             weights so that a map's maximum is nearly always the white pixel from the start.
-
-    Raises:
-        ValueError: if an argument is out of its range.
     """
 
     def __init__(
@@ -62,10 +59,8 @@ class CoordConvRegressor(PointRegressor):
         widths = [3, *pointwise, *channels, 2]
         kernels = [1] * len(pointwise) + [3] * (len(channels) + 1)
         for before, after, kernel in zip(widths, widths[1:], kernels, strict=False):
-            layers += [
-                nn.Conv2d(before, after, kernel, padding="same"),
-                ACTIVATIONS[activation](),
-            ]
+            convolution = nn.Conv2d(before, after, kernel, padding="same")
+            layers += [convolution, ACTIVATIONS[activation]()]
         *inner, last = (layer for layer in layers if isinstance(layer, nn.Conv2d))
         self.features = nn.Sequential(*layers[:-2])
         self.head = PoolHead(last, self.size, pooling)
@@ -102,9 +97,7 @@ class AddCoordinates(nn.Module):
     def __init__(self, size: Size, visible: bool = True) -> None:
         super().__init__()
         unit = to_unit(all_positions(size).float(), size).T.reshape(1, 2, *size)
-        self.unit: Tensor
-        self.register_buffer("unit", unit if visible else unit * 0, persistent=False)
+        self.unit = nn.Buffer(unit if visible else unit * 0, persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return images (B, C + 2, H, W)."""
         return torch.cat([image, self.unit.to(image.dtype).expand(len(image), -1, -1, -1)], dim=1)

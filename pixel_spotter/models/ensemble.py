@@ -7,11 +7,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from pixel_spotter.coordinates import Columns
+from pixel_spotter.coordinates import Columns, as_columns
 from pixel_spotter.data.base import PointData
 from pixel_spotter.errors import UserError
 from pixel_spotter.models.base import PointRegressor, class_name, describe
-from pixel_spotter.models.heads import Mean
 from pixel_spotter.models.loading import load_model, rebuild_data, rebuild_model
 from pixel_spotter.models.solved import SolvedRegressor
 
@@ -19,14 +18,8 @@ from pixel_spotter.models.solved import SolvedRegressor
 class Answers(PointRegressor):
     """What ensembles share: members, whose mean is the answer and whose spread tells of doubt."""
 
-    features: "Members"
-
     def assemble(self, members: Sequence[PointRegressor]) -> None:
-        """Set the members.
-
-        Raises:
-            UserError: if they are for images of another size than the ensemble.
-        """
+        """Set the members, all of which must be for images of the ensemble's size."""
         if any(member.size != self.size for member in members):
             sizes = [f"{height}x{width}" for height, width in (member.size for member in members)]
             height, width = self.size
@@ -34,17 +27,18 @@ class Answers(PointRegressor):
                 f"an ensemble for images of {height}x{width} px cannot have members for images "
                 f"of {', '.join(sizes)} px"
             )
-        self.features = Members(members)
-        self.head = Mean()
+        self.members = list(members)
+        self.features = nn.ModuleDict({"members": nn.ModuleList(members)})
+
+    def estimate(self, image: Tensor) -> Columns:
+        """Estimate the members' mean, and their root mean square distance from it, px."""
+        xy_px = torch.stack([member(image) for member in self.members], dim=1)
+        mean = xy_px.mean(dim=1)
+        spread = (xy_px - mean[:, None]).square().sum(dim=-1).mean(dim=1).sqrt()
+        return {**as_columns(mean), "spread_px": spread}
 
     def count_parameters(self) -> int:
-        """Return how many numbers the members have learned."""
         return sum(member.count_parameters() for member in self.members)
-
-    @property
-    def members(self) -> list[PointRegressor]:
-        """Return the members."""
-        return [member for member in self.features.members if isinstance(member, PointRegressor)]
 
 
 class EnsembleRegressor(Answers):
@@ -56,10 +50,6 @@ class EnsembleRegressor(Answers):
         image_size: side of the square image, or [height, width], px.
         members: how many.
         member: makes a member.
-
-    Raises:
-        ValueError: if there are fewer than two members.
-        UserError: if such a model cannot be an ensemble's member.
     """
 
     def __init__(
@@ -90,7 +80,6 @@ class EnsembleRegressor(Answers):
 
     @classmethod
     def rebuild(cls, hparams: Mapping[str, Any], trust: Sequence[str] = ()) -> Self:
-        """Rebuild from what the members were made of."""
         member = partial(rebuild_model, hparams["member_class"], hparams["member_hparams"], trust)
         return cls(hparams["image_size"], hparams["members"], member)
 
@@ -109,9 +98,6 @@ class CheckpointEnsemble(Answers, SolvedRegressor):
         image_size: side of the square image, or [height, width], px.
         checkpoints: files; or what such files say of their model, without its weights.
         trust: modules of the user's own that the members may come from.
-
-    Raises:
-        UserError: if a file cannot be used, or is of a model for images of another size.
     """
 
     def __init__(
@@ -139,28 +125,11 @@ class CheckpointEnsemble(Answers, SolvedRegressor):
 
     @classmethod
     def rebuild(cls, hparams: Mapping[str, Any], trust: Sequence[str] = ()) -> Self:
-        """Rebuild from what the members' checkpoints said."""
         return cls(**hparams, trust=trust)
 
     def training_data(self, data: PointData) -> list[PointData]:
         """Return what the members were trained on: nothing is trained here."""
         return self.members_trained_on
-
-
-class Members(nn.Module):
-    """Asks every member for images (B, 1, H, W): their xy_px (B, K, 2).
-
-    Args:
-        members: the K models.
-    """
-
-    def __init__(self, members: Sequence[PointRegressor]) -> None:
-        super().__init__()
-        self.members = nn.ModuleList(members)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Return xy_px (B, K, 2)."""
-        return torch.stack([member(image) for member in self.members], dim=1)
 
 
 def _load(
@@ -171,12 +140,7 @@ def _load(
         model, data = load_model(checkpoint, trust)
         return model, model.training_data(data)
     model = rebuild_model(checkpoint["model_class"], checkpoint["hyper_parameters"], trust)
-    described = checkpoint.get("trained_on") or [  # version 0.1 names no class of its data
-        {
-            "data_class": "pixel_spotter.data.pixels.PixelDataModule",
-            "hyper_parameters": checkpoint["datamodule_hyper_parameters"],
-        }
+    trained_on = checkpoint.get("trained_on") or [  # version 0.1 knew of one alone
+        {"hyper_parameters": checkpoint["datamodule_hyper_parameters"]}
     ]
-    return model, [
-        rebuild_data(one["data_class"], one["hyper_parameters"], trust) for one in described
-    ]
+    return model, [rebuild_data(described, trust) for described in trained_on]

@@ -3,15 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from pixel_spotter.coordinates import (
-    Columns,
-    Size,
-    all_positions,
-    as_columns,
-    from_index,
-    pixel_of,
-    to_px,
-)
+from pixel_spotter.coordinates import Columns, Size, all_positions, as_columns, pixel_of, to_px
 
 
 class LinearHead(nn.Module):
@@ -32,7 +24,6 @@ class LinearHead(nn.Module):
         self.scale_output = scale_output
 
     def forward(self, features: Tensor) -> Columns:
-        """Return ``x`` and ``y``, px."""
         output = self.linear(features)
         return as_columns(to_px(output, self.size) if self.scale_output else output)
 
@@ -49,11 +40,9 @@ class SoftArgmax(nn.Module):
         super().__init__()
         height, width = (side + 2 * margin for side in size)
         positions = all_positions((height, width)).float() - margin
-        self.positions: Tensor
-        self.register_buffer("positions", positions, persistent=False)
+        self.positions = nn.Buffer(positions, persistent=False)
 
     def forward(self, maps: Tensor) -> Columns:
-        """Return ``x`` and ``y``, px."""
         return as_columns(maps.flatten(1).softmax(dim=1) @ self.positions)
 
 
@@ -73,7 +62,6 @@ class PoolHead(nn.Module):
         self.pooling = pooling
 
     def forward(self, features: Tensor) -> Columns:
-        """Return ``x`` and ``y``, px."""
         values = self.last(features).flatten(2)
         # amax, as AdaptiveMaxPool2d has no deterministic gradient on a GPU
         unit = values.amax(-1) if self.pooling == "max" else values.mean(-1)
@@ -94,14 +82,13 @@ class AxisBins(nn.Module):
         self, in_features: int, size: Size, bins_per_px: int, margin_px: float = 0.0
     ) -> None:
         super().__init__()
-        height, width = size
-        self.x_px: Tensor
-        self.y_px: Tensor
-        for name, side in (("x_px", width), ("y_px", height)):
-            outside = round(margin_px * bins_per_px)
-            index = torch.arange(-outside, side * bins_per_px + outside)
-            centres = (index + 0.5) / bins_per_px - 0.5
-            self.register_buffer(name, centres, persistent=False)
+        outside = round(margin_px * bins_per_px)
+        y_px, x_px = (
+            (torch.arange(-outside, side * bins_per_px + outside) + 0.5) / bins_per_px - 0.5
+            for side in size
+        )
+        self.x_px = nn.Buffer(x_px, persistent=False)
+        self.y_px = nn.Buffer(y_px, persistent=False)
         self.linear = nn.Linear(in_features, len(self.x_px) + len(self.y_px))
 
     def logits(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,16 +97,16 @@ class AxisBins(nn.Module):
         return x, y
 
     def forward(self, features: Tensor) -> Columns:
-        """Return ``x`` and ``y``, px."""
         x, y = self.logits(features)
         return {"x": x.softmax(1) @ self.x_px, "y": y.softmax(1) @ self.y_px}
 
 
 class BestBox(nn.Module):
-    """Reads cells (B, 5, h, w) as boxes; answers with the best one's centre, sides and objectness.
+    """Reads cells (B, 5, h, w) as boxes; answers with the best one.
 
-    A cell's five numbers are its objectness (a logit), the centre's offset in x and y from the
-    cell's own centre, in cells, and the logarithm of the box's width and height in ``box_px``.
+    That is ``x, y, box_width_px, box_height_px``, and ``objectness``, 0 to 1. A cell's five numbers
+    are its objectness (a logit), the centre's offset in x and y from the cell's own centre, in
+    cells, and the logarithm of the box's width and height in ``box_px``.
 
     Args:
         size: height and width of the image, px.
@@ -132,11 +119,9 @@ class BestBox(nn.Module):
         self.size = size
         self.stride = stride
         self.box_px = box_px
-        self.cells = tuple(-(-side // stride) for side in size)
-        rows, columns = self.cells
-        index = from_index(torch.arange(rows * columns), (rows, columns))
-        self.centres: Tensor
-        self.register_buffer("centres", (index + 0.5) * stride - 0.5, persistent=False)
+        self.cells = (-(-size[0] // stride), -(-size[1] // stride))
+        centres = (all_positions(self.cells) + 0.5) * stride - 0.5
+        self.centres = nn.Buffer(centres, persistent=False)
 
     def boxes(self, cells: Tensor) -> tuple[Tensor, Tensor]:
         """Return every cell's objectness (B, N) and box (x, y, width, height), px: (B, N, 4)."""
@@ -151,25 +136,10 @@ class BestBox(nn.Module):
         return y * self.cells[1] + x
 
     def forward(self, cells: Tensor) -> Columns:
-        """Return ``x, y, box_width_px, box_height_px``, px, and ``objectness``, 0 to 1."""
         objectness, boxes = self.boxes(cells)
         largest = objectness.max(dim=1)
         best = boxes[torch.arange(len(boxes)), largest.indices]
-        names = ("x", "y", "box_width_px", "box_height_px")
-        return {
-            **dict(zip(names, best.unbind(1), strict=True)),
-            "objectness": largest.values.sigmoid(),
-        }
-
-
-class Mean(nn.Module):
-    """Averages members' xy_px (B, K, 2); ``spread_px`` tells how far they are from their mean.
-
-    The spread is the root mean square distance, px.
-    """
-
-    def forward(self, xy_px: Tensor) -> Columns:
-        """Return ``x, y, spread_px``, px."""
-        mean = xy_px.mean(dim=1)
-        spread = (xy_px - mean[:, None]).square().sum(dim=-1).mean(dim=1).sqrt()
-        return {**as_columns(mean), "spread_px": spread}
+        columns = dict(
+            zip(("x", "y", "box_width_px", "box_height_px"), best.unbind(1), strict=True)
+        )
+        return {**columns, "objectness": largest.values.sigmoid()}

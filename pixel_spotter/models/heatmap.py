@@ -26,9 +26,6 @@ class HeatmapRegressor(PointRegressor):
         js_weight: weight of the paper's regularizer (its equations 10 and 11), which pulls the
             map towards a Gaussian around the true position, px² per nat; 0 is without.
         sigma_px: standard deviation of that Gaussian.
-
-    Raises:
-        ValueError: if an argument is out of its range.
     """
 
     head: SoftArgmax

@@ -13,8 +13,8 @@ from pixel_spotter.files import read_tensors
 from pixel_spotter.models.base import PointRegressor
 
 _OURS = ("pixel_spotter.models", "pixel_spotter.data")
-_PIXELS = "pixel_spotter.data.pixels.PixelDataModule"
-"""The data of version 0.1, whose checkpoints name none."""
+_DATA_OF_0_1 = "pixel_spotter.data.pixels.PixelDataModule"
+"""Its checkpoints name none."""
 
 _ESTIMATORS_OF_0_1 = {
     "pixel_spotter.models.argmax.ArgmaxRegressor": "argmax",
@@ -29,9 +29,6 @@ def load_model(path: str | Path, trust: Sequence[str] = ()) -> tuple[PointRegres
         path: the file.
         trust: modules of one's own, or packages of them, whose classes may be built: importing
             them runs their code. What Pixel Spotter holds is always trusted.
-
-    Raises:
-        UserError: if the file cannot be read or is not one of Pixel Spotter's checkpoints.
     """
     path = Path(path).expanduser()
     checkpoint = read_tensors(path)
@@ -41,13 +38,10 @@ def load_model(path: str | Path, trust: Sequence[str] = ()) -> tuple[PointRegres
         model = rebuild_model(checkpoint["model_class"], checkpoint["hyper_parameters"], trust)
         model.load_state_dict(checkpoint["state_dict"])
         model.name = str(checkpoint.get("model_name", model.name))
-        model.trained_before += [
-            rebuild_data(before["data_class"], before["hyper_parameters"], trust)
-            for before in checkpoint.get("trained_before", [])
-        ]
-        data = rebuild_data(
-            checkpoint.get("data_class", _PIXELS), checkpoint["datamodule_hyper_parameters"], trust
-        )
+        before = checkpoint.get("trained_before", [])
+        model.trained_before += [rebuild_data(described, trust) for described in before]
+        hparams = checkpoint["datamodule_hyper_parameters"]
+        data = rebuild_data({**checkpoint, "hyper_parameters": hparams}, trust)
     except UserError as error:
         raise UserError(f"{path} {error}") from error
     except Exception as error:  # a checkpoint can hold any values
@@ -59,12 +53,7 @@ def load_model(path: str | Path, trust: Sequence[str] = ()) -> tuple[PointRegres
 def rebuild_model(
     name: str, hparams: Mapping[str, Any], trust: Sequence[str] = ()
 ) -> PointRegressor:
-    """Rebuild a model, without its weights, from its class's full name and its arguments.
-
-    Raises:
-        UserError: if the class is not trusted, not there or no model; says what is wrong with the
-            checkpoint that asks for it.
-    """
+    """Rebuild a model, without its weights, from its class's full name and its arguments."""
     if name in _ESTIMATORS_OF_0_1:
         hparams = {**hparams, "estimator": _ESTIMATORS_OF_0_1[name]}
         name = "pixel_spotter.models.closed_form.ClosedForm"
@@ -72,25 +61,17 @@ def rebuild_model(
     return model
 
 
-def rebuild_data(name: str, hparams: Mapping[str, Any], trust: Sequence[str] = ()) -> PointData:
-    """Rebuild data from their class's full name and their arguments.
-
-    Raises:
-        UserError: as `rebuild_model`.
-    """
-    data: PointData = _find(name, PointData, trust)(**hparams)
+def rebuild_data(described: Mapping[str, Any], trust: Sequence[str] = ()) -> PointData:
+    """Rebuild data from what `models.base.describe` has said of them."""
+    name = described.get("data_class", _DATA_OF_0_1)
+    data: PointData = _find(name, PointData, trust)(**described["hyper_parameters"])
     return data
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict.
-
-    Raises:
-        UserError: as `files.read_tensors`, or if the file holds something else than named tensors.
-    """
+    """Read a state dict, which holds nothing but named tensors."""
     state = read_tensors(path)
-    named = all(isinstance(name, str) for name in state)
-    if not named or not all(isinstance(value, Tensor) for value in state.values()):
+    if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise UserError(f"{path} is not a state dict: it holds more than named tensors")
     return state
 

@@ -1,8 +1,7 @@
 """The blog's second model: a pretrained ResNet18 with a coordinate for its last layer."""
 
 import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,10 +30,6 @@ class ResNet18Regressor(PointRegressor):
             to a quarter; ``small`` keeps the same filters at stride 1 and drops the pooling, as
             is usual for small images: 16 times the work.
         scale_output: see `LinearHead`.
-
-    Raises:
-        ValueError: if ``stem`` is neither.
-        UserError: if the weights are asked for and cannot be had, or do not fit.
     """
 
     def __init__(
@@ -55,10 +50,9 @@ class ResNet18Regressor(PointRegressor):
         if stem == "small":
             network.conv1.conv.stride = (1, 1)
             network.maxpool = nn.Identity()
-        head = LinearHead(network.fc.in_features, self.size, scale_output)
-        network.fc = nn.Identity()
         self.features = network
-        self.head = head
+        self.head = LinearHead(network.fc.in_features, self.size, scale_output)
+        network.fc = nn.Identity()
         self.to(memory_format=torch.channels_last)
 
     @classmethod
@@ -80,22 +74,18 @@ class GreyInput(nn.Module):
 
     def __init__(self, rgb: nn.Conv2d) -> None:
         super().__init__()
-        shape: dict[str, Any] = {
-            "kernel_size": rgb.kernel_size,
-            "stride": rgb.stride,
-            "padding": rgb.padding,
-        }
-        self.conv = nn.Conv2d(2, rgb.out_channels, bias=False, **shape)
-        mean, std = (
-            torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD)
+        like: Any = rgb
+        self.conv = nn.Conv2d(
+            2, like.out_channels, like.kernel_size, like.stride, like.padding, bias=False
         )
+        mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
+        std = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
         with torch.no_grad():
             on_image = (rgb.weight / std).sum(1)
             on_ones = -(rgb.weight * mean / std).sum(1)
             self.conv.weight.copy_(torch.stack([on_image, on_ones], dim=1))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the convolution of grey images (B, 1, H, W)."""
         maps: Tensor = self.conv(torch.cat([image, torch.ones_like(image)], dim=1))
         return maps
 
@@ -127,22 +117,15 @@ def _load_pretrained(network: nn.Module, weights: str) -> None:
 
 def _fetch(weights: ResNet18_Weights) -> dict[str, Tensor]:
     """Read a published state dict from the torch hub cache, downloading it there if need be."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)
     try:
-        with _network_timeout(DOWNLOAD_TIMEOUT_S):
-            return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
+        return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
     except Exception as error:  # whatever network, disk and unpickling can come up with
         raise UserError(
             f"pretrained weights {weights.name} are neither in the torch hub cache nor to be "
             f"downloaded ({error}); give a file with model.weights=PATH, or train without "
             f"with model.weights=null (in a grid: model=resnet18_scratch)"
         ) from error
-
-
-@contextmanager
-def _network_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
     finally:
         socket.setdefaulttimeout(before)

@@ -28,9 +28,6 @@ class SimCCRegressor(PointRegressor):
         dropout: see `CNNRegressor`.
         bins_per_px: bins per pixel.
         sigma_px: standard deviation of the labels.
-
-    Raises:
-        ValueError: as `CNNRegressor`, or if an argument is out of its range.
     """
 
     head: AxisBins

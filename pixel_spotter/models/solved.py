@@ -20,8 +20,7 @@ class SolvedRegressor(PointRegressor):
         """There is nothing to optimize step by step."""
 
     def on_train_start(self) -> None:
-        """Solve the model, unless a continued run has brought its solution along."""
-        if self.current_epoch == 0:
+        if self.current_epoch == 0:  # a continued run has brought its solution along
             trainer: Any = self.trainer
             self.solve(trainer.datamodule)
         self.trainer.should_stop = self.current_epoch > 0
@@ -33,5 +32,4 @@ class SolvedRegressor(PointRegressor):
         """There is nothing left to learn."""
 
     def on_train_epoch_end(self) -> None:
-        """Stop after one epoch."""
         self.trainer.should_stop = True

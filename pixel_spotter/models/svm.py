@@ -30,9 +30,6 @@ class SVMRegressor(SolvedRegressor):
         cost: penalty C on errors beyond ``tolerance_px``, in unit coordinates.
         tolerance_px: errors that cost nothing.
         memory_gib: what solving may take.
-
-    Raises:
-        ValueError: if an argument is out of its range, or the image too small for the blur.
     """
 
     head: "KernelHead"
@@ -66,11 +63,7 @@ class SVMRegressor(SolvedRegressor):
         self.head = KernelHead(self.size, kernel)
 
     def solve(self, data: PointData) -> None:
-        """Solve both machines on the first epoch's samples.
-
-        Raises:
-            UserError: if that would take more memory than ``memory_gib``.
-        """
+        """Solve both machines on the first epoch's samples."""
         samples, pixels = data.train_samples, self.size[0] * self.size[1]
         # In float64, at the same time: the kernel of all pairs, what it is made from, and LIBSVM's
         # copy; of the images, the copies on the way there (measured: 40 to 75 bytes a pixel).
@@ -113,7 +106,6 @@ class Blur(nn.Module):
         self.sigma_px = sigma_px
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return images of the same shape."""
         if self.sigma_px == 0:
             return image
         side = 2 * math.ceil(3 * self.sigma_px) + 1
@@ -133,14 +125,10 @@ class KernelHead(nn.Module):
         super().__init__()
         self.size = size
         self.name = name
-        self.vectors: Tensor
-        self.coefficients: Tensor
-        self.bias: Tensor
-        self.gamma: Tensor
-        self.register_buffer("vectors", torch.zeros(0, size[0] * size[1]))
-        self.register_buffer("coefficients", torch.zeros(0, 2))
-        self.register_buffer("bias", torch.zeros(2))
-        self.register_buffer("gamma", torch.ones(()))
+        self.vectors: Tensor = nn.Buffer(torch.zeros(0, size[0] * size[1]))
+        self.coefficients: Tensor = nn.Buffer(torch.zeros(0, 2))
+        self.bias: Tensor = nn.Buffer(torch.zeros(2))
+        self.gamma: Tensor = nn.Buffer(torch.ones(()))
         self.register_load_state_dict_pre_hook(_make_room)  # type: ignore[no-untyped-call]
 
     def set_scale(self, vectors: Tensor) -> None:
@@ -156,7 +144,6 @@ class KernelHead(nn.Module):
         return (-self.gamma * squared.clamp(min=0)).exp()
 
     def forward(self, features: Tensor) -> Columns:
-        """Return ``x`` and ``y``, px."""
         # Large coefficients of both signs cancel: float32 would lose what is left.
         kernel = self.kernel(features.double(), self.vectors.double())
         unit = kernel @ self.coefficients.double() + self.bias.double()

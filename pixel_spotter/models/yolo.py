@@ -29,9 +29,6 @@ class YOLORegressor(PointRegressor):
         image_size: side of the square image, or [height, width], px.
         channels: width of each convolution of stride 2.
         box_px: side of the true box.
-
-    Raises:
-        ValueError: if an argument is out of its range.
     """
 
     head: BestBox

@@ -27,7 +27,6 @@ class SeedEachEpoch(Callback):
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Seed the epoch."""
         seed = derive_seed(self.seed, "epoch", trainer.current_epoch, trainer.global_rank)
         torch.manual_seed(seed)
 
@@ -41,7 +40,6 @@ class StopEarly(EarlyStopping):
         return self.wait_count >= self.patience
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Train no further if patience had run out before."""
         super().on_train_start(trainer, pl_module)
         trainer.should_stop = self.patience_ran_out
 
@@ -64,10 +62,9 @@ class TimeLimit(Timer):
         return left is not None and left <= 0
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the time of earlier commands, beside which this one has its own."""
         super().load_state_dict(state_dict)
         if self._duration is not None:
-            self._duration += self._offset
+            self._duration += self._offset  # the time of earlier commands
 
 
 class EpochTable(Callback):
@@ -82,17 +79,14 @@ class EpochTable(Callback):
         self.rows: list[dict[str, float]] = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Go on after the epochs that a continued run's checkpoint has seen."""
         before = runs.read_epochs(self.run_dir)
-        before = before[before["epoch"] < trainer.current_epoch]
-        self.rows = before.to_dict("records")
+        seen = before["epoch"] < trainer.current_epoch  # by a continued run's checkpoint
+        self.rows = before[seen].to_dict("records")
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note the time."""
         self.start_s = time.monotonic()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Add a row."""
         model: Any = pl_module
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         # What was logged keeps its last value where an epoch has none: a figure must not.
@@ -118,11 +112,9 @@ class EpochLogger(TensorBoardLogger):
         super().__init__(save_dir, name="", version="", default_hp_metric=False)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write what the Trainer logs, at its epoch instead of its step."""
         values = dict(metrics)
         epoch = values.pop("epoch", step)
         super().log_metrics(values, None if epoch is None else int(epoch))
 
     def save(self) -> None:
-        """Write what is pending; the settings are in ``.hydra/`` already."""
-        self.experiment.flush()
+        self.experiment.flush()  # and nothing more: the settings are in .hydra/ already

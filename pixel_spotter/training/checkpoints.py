@@ -17,7 +17,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Write a checkpoint under its name once it is whole."""
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         with atomic_write(Path(path)) as temporary:
@@ -26,7 +25,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint, tensors to the CPU, whatever the Trainer asks for."""
         return read_tensors(Path(path))
 
 
@@ -52,8 +50,8 @@ class KeptCheckpoint(ModelCheckpoint):
         self._last_global_step_saved = -1
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the best so far, wherever the run folder has been moved to meanwhile."""
         score = state_dict["best_model_score"]
+        # The run folder may have been moved meanwhile.
         moved = {
             "dirpath": self.dirpath,
             "best_model_path": self.path,

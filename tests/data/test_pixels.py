@@ -14,6 +14,7 @@ from pixel_spotter.coordinates import as_xy
 from pixel_spotter.data.base import Batch
 from pixel_spotter.data.pixels import PixelDataModule
 from pixel_spotter.simulation.pixels import render_pixels
+from pixel_spotter.train import make
 
 
 def module(**changes: Any) -> PixelDataModule:
@@ -142,7 +143,7 @@ def test_the_trainer_sees_the_draw_of_each_epoch_as_images_and_positions() -> No
             self.seen[-1].append(batch)
 
     cfg = compose([*TINY, "data.image_size=[12,16]", "data.batch_size=24", "data.train_samples=60"])
-    data, model = instantiate(cfg.data, "data"), instantiate(cfg.model, "model")
+    data, model = make(cfg, "cnn")
     recorder = Recorder()
     L.Trainer(
         max_epochs=3,

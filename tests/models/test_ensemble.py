@@ -8,14 +8,14 @@ import torch
 from conftest import CPU, TINY, CommandServer, Run, compose, read_json, save_checkpoint
 
 from pixel_spotter.cli.mistakes import instantiate
-from pixel_spotter.coordinates import Columns, as_xy
+from pixel_spotter.coordinates import Columns, as_columns, as_xy
 from pixel_spotter.data.pixels import PixelDataModule
 from pixel_spotter.errors import UserError
 from pixel_spotter.evaluate import evaluate
 from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.closed_form import ClosedForm
 from pixel_spotter.models.cnn import CNNRegressor
-from pixel_spotter.models.ensemble import CheckpointEnsemble, EnsembleRegressor
+from pixel_spotter.models.ensemble import Answers, CheckpointEnsemble, EnsembleRegressor
 from pixel_spotter.models.heatmap import HeatmapRegressor
 from pixel_spotter.models.loading import load_model
 from pixel_spotter.models.resnet import ResNet18Regressor
@@ -57,6 +57,24 @@ def test_the_answer_is_the_members_mean_and_their_losses_add_up(name: str) -> No
     torch.testing.assert_close(ensemble.training_loss(image, truth), torch.stack(losses).sum())
 
 
+class Fixed(PointRegressor):
+    """Answers as it was told."""
+
+    def __init__(self, answers: list[list[float]]) -> None:
+        super().__init__(2)
+        self.answers = torch.tensor(answers)
+
+    def estimate(self, image: torch.Tensor) -> Columns:
+        return as_columns(self.answers)
+
+
+def test_mean_and_spread_by_hand() -> None:
+    ensemble = Answers(2)
+    ensemble.assemble([Fixed([[1.0, 2.0], [3.0, 3.0]]), Fixed([[4.0, 6.0], [3.0, 3.0]])])
+    found = {name: column.tolist() for name, column in ensemble.estimate(torch.empty(0)).items()}
+    assert found == {"x": [2.5, 3], "y": [4, 3], "spread_px": [2.5, 0]}
+
+
 def test_members_are_trained_as_they_would_be_alone() -> None:
     def steps(model: PointRegressor) -> None:
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
@@ -68,14 +86,14 @@ def test_members_are_trained_as_they_would_be_alone() -> None:
     torch.manual_seed(0)
     ensemble = EnsembleRegressor(16, 3, SMALL_CNN)
     alone = SMALL_CNN()
-    alone.load_state_dict(ensemble.features.members[1].state_dict())
+    alone.load_state_dict(ensemble.members[1].state_dict())
     steps(ensemble)
     steps(alone)
-    torch.testing.assert_close(ensemble.features.members[1].state_dict(), alone.state_dict())
+    torch.testing.assert_close(ensemble.members[1].state_dict(), alone.state_dict())
 
 
 def test_members_start_from_different_weights() -> None:
-    first, second = EnsembleRegressor(16, 2, SMALL_CNN).features.members
+    first, second = EnsembleRegressor(16, 2, SMALL_CNN).members
     assert not torch.equal(first.head.linear.weight, second.head.linear.weight)  # type: ignore[union-attr]
 
 
@@ -103,7 +121,7 @@ def test_one_member_is_no_ensemble() -> None:
 def test_another_kind_of_member_by_its_name() -> None:
     chosen = ["model=ensemble", "model@model.member=heatmap", "model.members=2"]
     ensemble = instantiate(compose([*CPU, *chosen, "data.image_size=16"]).model, "model")
-    assert [type(member) for member in ensemble.features.members] == [HeatmapRegressor] * 2
+    assert [type(member) for member in ensemble.members] == [HeatmapRegressor] * 2
 
 
 @pytest.fixture

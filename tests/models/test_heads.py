@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pixel_spotter.coordinates import as_xy
-from pixel_spotter.models.heads import AxisBins, BestBox, LinearHead, Mean, PoolHead, SoftArgmax
+from pixel_spotter.models.heads import AxisBins, BestBox, LinearHead, PoolHead, SoftArgmax
 
 
 def answer(head: nn.Module, features: torch.Tensor) -> list[list[float]]:
@@ -95,9 +95,3 @@ def test_the_best_box_by_hand() -> None:
         "box_height_px": [pytest.approx(1)],
         "objectness": [pytest.approx(1 / (1 + math.exp(-2)))],
     }
-
-
-def test_mean_and_spread_by_hand() -> None:
-    answers = torch.tensor([[[1.0, 2.0], [4.0, 6.0]], [[3.0, 3.0], [3.0, 3.0]]])
-    found = {name: column.tolist() for name, column in Mean()(answers).items()}
-    assert found == {"x": [2.5, 3], "y": [4, 3], "spread_px": [2.5, 0]}
