@@ -17,6 +17,9 @@ PAGE = "report.html"
 _LISTED = 5
 """So many cells are named for each reason on the command line; the page names them all."""
 
+_DPI = 192
+"""Twice as fine as the page shows its pictures."""
+
 
 def write_report(folder: Path) -> Report:
     """Write a grid's report into its folder.
@@ -32,15 +35,15 @@ def write_report(folder: Path) -> Report:
     report = Report.of(read_sweep(folder))
     write_text(folder / "comparison.csv", comparison(report.sweep.runs))
     write_text(folder / "report.csv", report.csv())
-    sections = report.sections()
+    sections, pictures = report.sections(), folder / "report"
     drawn = {f"{one.name}.png": one.figure for one in sections if one.figure is not None}
-    for old in (folder / "report").glob("*.png"):
+    for old in pictures.glob("*.png"):
         if old.name not in drawn:
             old.unlink()
     for name, figure in drawn.items():
-        save(figure, folder / "report" / name)
+        save(figure, pictures / name, _DPI)
     for name in ("report.md", PAGE):
-        write_text(folder / name, render(name, report, sections))
+        write_text(folder / name, render(name, report, sections, pictures))
     return report
 
 

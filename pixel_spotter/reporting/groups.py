@@ -35,6 +35,10 @@ class Estimate(NamedTuple):
         return f"{pixels(self.mean)}{interval} px"
 
 
+Curve = dict[float, Estimate]
+"""Errors, px, against an epoch or a setting's value."""
+
+
 def estimate(values: Iterable[float]) -> Estimate:
     """Return the mean of values, at least one, and its 95% interval after Student's t."""
     values = [*map(float, values)]
@@ -169,7 +173,7 @@ def seen_share(groups: Sequence[Group]) -> str:
     return f"{statistics.mean(shares):.0f}%" if high - low <= 1 else f"{low} to {high}%"
 
 
-def curves_over(key: str, groups: Sequence[Group]) -> dict[str, dict[float, Estimate]]:
+def curves_over(key: str, groups: Sequence[Group]) -> dict[str, Curve]:
     """Return the mean error against a numeric setting: a curve for each model and the rest.
 
     What the Trainer's settings follow from it (fewer epochs where there are more samples) does not
@@ -181,7 +185,7 @@ def curves_over(key: str, groups: Sequence[Group]) -> dict[str, dict[float, Esti
     """
     texts = pd.Series({group: group.settings.get(key) for group in groups}, dtype=object)
     values = pd.to_numeric(texts, errors="coerce").dropna()
-    curves: dict[str, dict[float, Estimate]] = {}
+    curves: dict[str, Curve] = {}
     for group, value in values.items():
         own = pd.DataFrame([one.settings for one in values.index if one.model == group.model])
         by_value = own.groupby(key).nunique(dropna=False).max()

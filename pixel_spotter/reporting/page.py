@@ -1,5 +1,6 @@
 """A grid's report: one list of sections, as a page, as Markdown, and as a table for machines."""
 
+import base64
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ import pandas as pd
 from pixel_spotter import metrics, runs
 from pixel_spotter.reporting import groups as grouping
 from pixel_spotter.reporting.figures import error_maps, frontier, learning, over_setting, worst
-from pixel_spotter.reporting.figures.drawing import svg
 from pixel_spotter.reporting.groups import Group, splits_of, texts
 from pixel_spotter.reporting.section import Entry, Section
 from pixel_spotter.reporting.table import MEAN_ERROR, SEEN, Sweep, Unfinished, is_figure
@@ -154,19 +154,14 @@ class Report:
             closed = "" if not own or own[0].trained else "closed form"
             entries = [Entry(name, tag=tag.get(kind, closed))]
             for split in splits:
-                entry = _entry(table[name].get(split), MEAN_ERROR, metrics.pixels)
-                colour = (
-                    own and entry.text and error_maps.error_colour(table[name][split].error.mean)
-                )
-                entries.append(entry._replace(colour=colour or ""))
+                entries.append(_entry(table[name].get(split), MEAN_ERROR, metrics.pixels))
             for key in ("parameters", "train_seconds"):
                 means = [group.mean(key) for group in own]
                 entries.append(Entry(_COST[key][1](sum(means) / len(means)) if means else ""))
             rows.append((kind, entries))
         caption = (
-            "Mean error in px on each split, ± its 95% interval; the dot has the colour of the "
-            "error maps. Sorted by the error where a model does worst among: "
-            f"{', '.join(self.verdict.splits)}."
+            "Mean error in px on each split, ± its 95% interval. Sorted by the error where a model "
+            f"does worst among: {', '.join(self.verdict.splits)}."
         )
         head = ["model", *splits, "parameters", "training (s)"]
         return Section("Overview", caption, head=head, rows=rows)
@@ -234,9 +229,14 @@ class Report:
         return Section("How this was made", caption, code=code, terms=terms)
 
 
-def render(template: str, report: Report, sections: Sequence[Section]) -> str:
-    """Write ``report.html``, with everything inside, or ``report.md``, with pictures beside it."""
-    return _ENVIRONMENT.get_template(template).render(report=report, sections=sections)
+def render(template: str, report: Report, sections: Sequence[Section], pictures: Path) -> str:
+    """Write ``report.html``, with the pictures inside, or ``report.md``, with links to them."""
+
+    def inlined(name: str) -> str:
+        return base64.b64encode((pictures / f"{name}.png").read_bytes()).decode()
+
+    shown = {"report": report, "sections": sections, "inlined": inlined}
+    return _ENVIRONMENT.get_template(template).render(shown)
 
 
 def _states(cells: Sequence[Unfinished]) -> str:
@@ -279,4 +279,4 @@ _ENVIRONMENT = jinja2.Environment(
     lstrip_blocks=True,
     undefined=jinja2.StrictUndefined,
 )
-_ENVIRONMENT.filters |= {"md": _as_markdown, "svg": svg}
+_ENVIRONMENT.filters["md"] = _as_markdown

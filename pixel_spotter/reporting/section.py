@@ -7,13 +7,12 @@ from matplotlib.figure import Figure
 
 
 class Entry(NamedTuple):
-    """A table's cell: its text, beside it a smaller note and a tag, before it a rank or a dot."""
+    """A table's cell: its text, beside it a smaller note and a tag, before it a rank."""
 
     text: str = ""
     note: str = ""
     tag: str = ""
     rank: str = ""
-    colour: str = ""
 
 
 class Section(NamedTuple):

@@ -1,22 +1,21 @@
 """What the figures share: colours, panels, curves, and how they are written."""
 
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
-import pandas as pd
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from pixel_spotter.files import atomic_write
+from pixel_spotter.reporting.groups import Curve
 
-INK, GRID, UNTESTED = "#24292f", "#d7dce1", "#dfe1e3"
-"""Colours that a page replaces by its own: it may be dark."""
+INK, GRID = "#24292f", "#d7dce1"
 
 _COLOURS = (
     "#2f7fd6", "#e0672a", "#23a06b", "#c04fa8", "#c79a12", "#7a62d8",
@@ -28,7 +27,6 @@ _STYLE: dict[Any, Any] = {
     "xtick.color": INK, "ytick.color": INK, "grid.color": GRID, "grid.linewidth": 0.6,
     "font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False,
     "figure.dpi": 130, "figure.constrained_layout.use": True,
-    "svg.fonttype": "none", "svg.hashsalt": "pixel-spotter",
 }  # fmt: skip
 styled = mpl.rc_context(_STYLE)
 """Decorates what draws."""
@@ -58,13 +56,13 @@ def panels(
 
 @styled
 def curves(
-    by_panel: Mapping[str, Mapping[str, pd.DataFrame]], x_label: str, log_x: bool = False
+    by_panel: Mapping[str, Mapping[str, Curve]], x_label: str, log_x: bool = False
 ) -> Figure:
-    """Draw errors with ranges in panels that share a logarithmic axis; errors of 0 are left out.
+    """Draw curves of errors in panels that share a logarithmic axis; errors of 0 are left out.
 
     Args:
-        by_panel: each panel's curves by their names: ``mean``, ``low`` and ``high``, px.
-        x_label: what their index is.
+        by_panel: each panel's curves by their names.
+        x_label: what the errors are drawn against.
         log_x: whether its axis is logarithmic, and each value marked.
     """
     names = list(dict.fromkeys(name for lines in by_panel.values() for name in lines))
@@ -73,23 +71,26 @@ def curves(
     colours = colours_of(names)
     width = 3.3 if len(by_panel) > 2 else 4.8
     figure, grid = panels([*by_panel], 3, (width, 0.72 * width), sharey=True)
+    means = []
     for k, (axes, lines) in enumerate(zip(grid, by_panel.values(), strict=True)):
         for name, curve in lines.items():
-            shown = curve[curve["mean"] > 0]
-            low, colour = shown["low"].clip(lower=shown["mean"] / 100), colours[name]
-            line = "o-" if log_x else "-"
-            axes.plot(shown.index, shown["mean"], line, color=colour, lw=1.4, ms=3.5)
-            axes.fill_between(shown.index, low, shown["high"], color=colour, alpha=0.2, lw=0)
+            shown = {x: error for x, error in curve.items() if error.mean > 0}
+            mean = np.array([error.mean for error in shown.values()])
+            half = np.array([error.half or 0 for error in shown.values()])
+            means += [*mean]
+            line, colour, x = "o-" if log_x else "-", colours[name], [*shown]
+            axes.plot(x, mean, line, color=colour, lw=1.4, ms=3.5)
+            low = np.maximum(mean - half, mean / 100)
+            axes.fill_between(x, low, mean + half, color=colour, alpha=0.2, lw=0)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if log_x:
             axes.set_xscale("log")
-            ticks = sorted({value for curve in lines.values() for value in curve.index})
+            ticks = sorted({value for curve in lines.values() for value in curve})
             axes.set_xticks(ticks, [f"{v:g}" if v < 1000 else f"{v / 1000:g}k" for v in ticks])
             axes.set_xticks([], minor=True)
         axes.set(xlabel=x_label, ylabel="" if k % 3 else "mean error (px)")
         axes.grid()
-    means = pd.concat([curve["mean"] for lines in by_panel.values() for curve in lines.values()])
-    grid[0].set_ylim(means[means > 0].min() / 1.5, means.max() * 1.5)
+    grid[0].set_ylim(min(means) / 1.5, max(means) * 1.5)
     log_scale(grid[0], "y")
     legend(figure, colours)
     return figure
@@ -112,32 +113,10 @@ def log_scale(axes: Axes, which: str) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path, dpi: float | Literal["figure"] = "figure") -> None:
     """Write a figure as a picture file, whole or not at all."""
     with atomic_write(path) as temporary:
-        figure.savefig(temporary)
-    figure.set_layout_engine("none")  # what was laid out once stays: it is slow
-
-
-@styled
-def svg(figure: Figure) -> str:
-    """Render a figure for a page: no file header, and ink and grid in the page's colours."""
-    text = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(text, format="svg", transparent=True, metadata=nothing)
-    drawing = text.getvalue()
-    drawing = drawing[drawing.index("<svg") :]
-    drawing = re.sub(r"<(metadata|style)\b.*?</\1>", "", drawing, flags=re.DOTALL)
-    drawing = re.sub(r' (id="[\w.]+_\d+"|version="1.1"|xmlns(:xlink)?="[^"]*")', "", drawing)
-    drawing = re.sub(r"<defs>\s*</defs>\s*|<!--.*?-->\s*", "", drawing, flags=re.DOTALL)
-    drawing = re.sub(r' (width|height)="[\d.]+pt"', "", drawing, count=2)
-    for colour, own in (
-        (INK, "currentColor"),
-        (GRID, "var(--rule)"),
-        (UNTESTED, "var(--untested)"),
-    ):
-        drawing = drawing.replace(colour, own)
-    return drawing.replace("xlink:href", "href").strip()
+        figure.savefig(temporary, dpi=dpi)
 
 
 def _natural(text: str) -> list[tuple[float, str]]:

@@ -2,22 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, to_hex
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from pixel_spotter.metrics import pixels
-from pixel_spotter.reporting.figures.drawing import PLAIN, UNTESTED, panels, styled
+from pixel_spotter.reporting.figures.drawing import PLAIN, panels, styled
 from pixel_spotter.reporting.groups import Group, splits_of
 from pixel_spotter.reporting.section import Section
 
 ERROR_RANGE_PX = (0.01, 30.0)
 """The colours of every error map span the same range, so that maps compare."""
 
+_UNTESTED = "#dfe1e3"
 _CAPTION = (
     "Mean error at every test position, over seeds, in the same colours everywhere. Pale is exact, "
     "dark is lost; grey was never tested. A dark edge or quarter is a region that training left "
@@ -53,12 +53,6 @@ def error_sheet(maps: Mapping[str, np.ndarray], columns: int = 5) -> Figure:
 def show_error(axes: Axes, error: np.ndarray) -> AxesImage:
     """Draw errors (H, W) in px; grey where there is none, nan."""
     height, width = error.shape
-    axes.add_patch(Rectangle((-0.5, -0.5), width, height, color=UNTESTED, zorder=-1))
+    axes.add_patch(Rectangle((-0.5, -0.5), width, height, color=_UNTESTED, zorder=-1))
     norm, shown = LogNorm(*ERROR_RANGE_PX), error.clip(*ERROR_RANGE_PX)
     return axes.imshow(shown, norm=norm, cmap="magma_r", interpolation="none")
-
-
-def error_colour(error: float) -> str:
-    """Return the colour of one error in px, as a page writes it."""
-    level = LogNorm(*ERROR_RANGE_PX, clip=True)(max(error, ERROR_RANGE_PX[0]))
-    return to_hex(mpl.colormaps["magma_r"](float(level)))

@@ -2,20 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise, product
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
-from pixel_spotter.reporting.figures.drawing import (
-    INK,
-    colours_of,
-    legend,
-    log_scale,
-    panels,
-    styled,
-)
+from pixel_spotter.reporting.figures.drawing import colours_of, legend, log_scale, panels, styled
 from pixel_spotter.reporting.groups import Group, splits_of
 from pixel_spotter.reporting.section import Section
 
@@ -25,8 +19,9 @@ _CAPTION = (
     "intervals; a triangle stands for an error of 0."
 )
 _QUIET = "#8b949e"
-_FAR = 15
-"""Names further from their points than this, in points of type, have a line to them."""
+_FAR = (7, 15, 24, 34, 46)
+_WAYS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+"""Where a name may stand beside its marker: how far, in points of type; to the right, above."""
 
 Point = tuple[str, float, float]
 """A name, and where in the axes it belongs."""
@@ -49,8 +44,7 @@ def draw(groups: Sequence[Group]) -> Figure:
         _draw_split(axes, [group for group in groups if group.split == split], colours)
         for axes, split in zip(grid, splits_of(trained), strict=True)
     ]
-    if any(group.label for group in trained):
-        legend(figure, colours)
+    legend(figure, colours)
     figure.draw_without_rendering()  # names are placed when the panels have their places
     for axes, own in zip(grid, points, strict=True):
         _write_names(axes, own)
@@ -74,7 +68,7 @@ def _draw_split(axes: Axes, groups: Sequence[Group], colours: Mapping[str, str])
         (group.label or group.model, group.mean("train_seconds"), max(group.error.mean, bottom))
         for group in trained
     ]
-    front = pareto_front([(x, g.error.mean) for (_, x, _), g in zip(points, trained, strict=True)])
+    front = pareto_front([(x, y) for _, x, y in points])
     for k, (group, (_, x, y)) in enumerate(zip(trained, points, strict=True)):
         (mean, half), colour = group.error, colours[group.model]
         if half:
@@ -88,7 +82,7 @@ def _draw_split(axes: Axes, groups: Sequence[Group], colours: Mapping[str, str])
     axes.plot(*stairs, color=_QUIET, linewidth=1.0, linestyle="--", zorder=1)
     closed = [f"{g.model} ({g.error.mean:.2g} px)" for g in groups if not g.trained]
     if closed:
-        text = f"floor: {', '.join(closed)}"
+        text = f"floor: {', '.join(dict.fromkeys(closed))}"
         axes.text(0.02, 0.02, text, transform=axes.transAxes, fontsize=8, in_layout=False)
     axes.margins(x=0.2, y=0.16)
     log_scale(axes, "x")
@@ -100,40 +94,28 @@ def _draw_split(axes: Axes, groups: Sequence[Group], colours: Mapping[str, str])
 
 
 def _write_names(axes: Axes, points: Sequence[Point]) -> None:
-    """Write names beside their points, where they cover least; a line leads to those further off.
+    """Write each name where it is free of markers, lines and other names, and lead a line to it.
 
-    Boxes are left, bottom, right, top in points of type.
+    A name that finds no such place within the axes is left out: the colours are named below.
     """
-    figure: Any = axes.figure
-
-    def box(ends: Any, room: Any) -> np.ndarray:
-        at = axes.transData.transform(ends) * 72 / figure.dpi
-        return np.concatenate([at.min(0) - room, at.max(0) + room])
-
-    lines = [pair for line in axes.lines for pair in pairwise(np.asarray(line.get_xydata()))]
-    taken = [*(box([point[1:]], 5) for point in points), *(box(pair, 1) for pair in lines)]
-    frame = axes.bbox.extents * 72 / figure.dpi + (0, 16 * len(axes.texts), 0, 0)
-    markers = np.array([box([point[1:]], 0)[:2] for point in points])
-    for at, (name, x, y) in sorted(zip(markers, points, strict=True), key=lambda one: -one[0][1]):
-        half, tried = np.array([2.5 * len(name), 5.0]), []
-        for far, turn in product((8, 15, 24, 34, 46), np.radians(range(0, 360, 30))):
-            way = np.array([np.cos(turn), np.sin(turn)])
-            offset = way * (far + half * np.abs(way) ** 0.5)
-            own = np.concatenate([at + offset - half, at + offset + half])
-            shared = np.minimum(own[2:], np.array(taken)[:, 2:]) - np.maximum(
-                own[:2], np.array(taken)[:, :2]
-            )
-            cut = np.maximum(0, [*(frame[:2] - own[:2]), *(own[2:] - frame[2:])]).sum()
-            gaps = np.hypot(*np.maximum(0, np.maximum(own[:2] - markers, markers - own[2:])).T)
-            # Without a line, a name belongs to what it is closest to.
-            rivals = (gaps < np.hypot(*np.maximum(0, np.abs(offset) - half)) + 4).sum() - 1
-            cost = shared.clip(0).prod(axis=1).sum() + 10 * cut + far
-            cost += rivals * (20 if far > _FAR else 200)
-            tried.append((cost, turn, far, offset, own))
-        _, _, far, offset, own = min(tried, key=lambda one: one[:2])
-        taken.append(own)
-        line = {"arrowstyle": "-", "color": _QUIET, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}
-        axes.annotate(
-            name, (x, y), offset, textcoords="offset points", ha="center", va="center", fontsize=8,
-            color=INK, in_layout=False, arrowprops=line if far > _FAR else None,
+    ends = [pair for line in axes.lines for pair in pairwise(np.asarray(line.get_xydata()))]
+    taken = [Bbox(axes.transData.transform(pair)).padded(2) for pair in ends]
+    markers = [axes.transData.transform(marker.get_offsets()) for marker in axes.collections]
+    taken += [Bbox(np.repeat(centre, 2, axis=0)).padded(9) for centre in markers]
+    taken += [text.get_window_extent() for text in axes.texts]
+    for name, x, y in points:
+        note = axes.annotate(
+            name, (x, y), (0, 0), textcoords="offset points", fontsize=8, in_layout=False,
+            arrowprops={"arrowstyle": "-", "color": _QUIET, "lw": 0.6, "shrinkA": 0, "shrinkB": 4},
         )  # fmt: skip
+        note.get_window_extent()  # it knows its place from now on
+        for far, (right, up) in product(_FAR, _WAYS):
+            note.set(position=(far * right, far * up))
+            note.set(ha=("center", "left", "right")[right], va=("center", "bottom", "top")[up])
+            box = Text.get_window_extent(note)  # without its line
+            inside = axes.bbox.contains(*box.min) and axes.bbox.contains(*box.max)
+            if inside and not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                break
+        else:
+            note.remove()

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 import pandas as pd
-from scipy import stats
 
 from pixel_spotter import runs
 from pixel_spotter.reporting.figures.drawing import curves
-from pixel_spotter.reporting.groups import Group, splits_of
+from pixel_spotter.reporting.groups import Curve, Group, estimate, splits_of
 from pixel_spotter.reporting.section import Section
 
 _VAL = "val/mean_error_px"
@@ -24,7 +23,7 @@ def sections(groups: Sequence[Group]) -> list[Section]:
     A model that has several of both has a panel for each setting.
     """
     several_splits = len(splits_of(groups)) > 1
-    panels: dict[str, dict[str, pd.DataFrame]] = {}
+    panels: dict[str, dict[str, Curve]] = {}
     for group in groups:
         labels = {other.label for other in groups if other.model == group.model}
         curve = over_seeds(group)
@@ -32,17 +31,16 @@ def sections(groups: Sequence[Group]) -> list[Section]:
             panel = group.variant if several_splits and len(labels) > 1 else group.model
             line = group.split if several_splits else group.label or group.split
             panels.setdefault(panel, {})[line] = curve
-    if not any((curve["mean"] > 0).any() for lines in panels.values() for curve in lines.values()):
+    drawn = [curve for lines in panels.values() for curve in lines.values()]
+    if not any(error.mean for curve in drawn for error in curve.values()):
         return []
     return [Section("Learning curves", _CAPTION, name="training", figure=curves(panels, "epoch"))]
 
 
-def over_seeds(group: Group) -> pd.DataFrame:
-    """Return ``mean``, ``low`` and ``high`` over seeds, px, of the epochs that all runs reached."""
+def over_seeds(group: Group) -> Curve:
+    """Return the mean over seeds of the epochs that all runs reached."""
     epochs = [runs.read_epochs(folder) for folder in group.runs["folder"]]
     if not all(_VAL in run for run in epochs):
-        return pd.DataFrame()
+        return {}
     table = pd.concat([run[_VAL] for run in epochs], axis=1).dropna()
-    half = (table.sem(axis=1) * stats.t.ppf(0.975, max(1, len(epochs) - 1))).fillna(0)
-    mean = table.mean(axis=1)
-    return pd.DataFrame({"mean": mean, "low": mean - half, "high": mean + half})
+    return {int(epoch): estimate(row) for epoch, row in zip(table.index, table.values, strict=True)}
