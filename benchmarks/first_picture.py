@@ -20,7 +20,7 @@ from pixel_spotter.metrics import pixels
 from pixel_spotter.models.loading import load_model
 from pixel_spotter.reporting.figures.drawing import PLAIN, save, styled
 from pixel_spotter.reporting.figures.error_maps import show_error
-from pixel_spotter.reporting.figures.worst import Miss, draw_prediction
+from pixel_spotter.reporting.figures.predictions import Miss, draw_prediction
 from pixel_spotter.simulation.pixels import render_pixels
 
 SHOWN = {(11, 17): "trained around here", (30, 28): "never trained here", (43, 45): "nor here"}

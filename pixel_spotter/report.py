@@ -32,7 +32,7 @@ def write_report(folder: Path) -> Report:
         UserError: if the folder holds no finished run, or something that is not ours.
         OSError: if it cannot be read or written.
     """
-    report = Report.of(read_sweep(folder))
+    report = Report(read_sweep(folder))
     write_text(folder / "comparison.csv", comparison(report.sweep.runs))
     write_text(folder / "report.csv", report.csv())
     sections, pictures = report.sections(), folder / "report"

@@ -364,7 +364,7 @@ def test_a_reason_is_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture[
     write_cell(tmp_path, "cnn", error=0.5)
     for seed in range(7):
         write_cell(tmp_path, "svm", seed=seed, failure="no weights")
-    print_report(Report.of(read_sweep(tmp_path)), tmp_path)
+    print_report(Report(read_sweep(tmp_path)), tmp_path)
     printed = capsys.readouterr().out
     assert printed.count("no weights") == 1
     assert "  7 failed: no weights\n" in printed
@@ -529,7 +529,7 @@ def test_cells_that_were_never_begun_are_open(tmp_path: Path) -> None:
     assert [(cell.model, cell.state) for cell in found.unfinished] == [
         ("cnn", "not begun"), ("svm", "not begun"), ("svm", "interrupted or running")
     ]  # fmt: skip
-    report = Report.of(found)
+    report = Report(found)
     assert report.state() == "1 of 4 cells finished, 3 open"
     assert [(g.model, len(g.runs), len(g.unfinished)) for g in report.groups] == [
         ("cnn", 1, 1),
@@ -598,7 +598,7 @@ def test_what_a_solved_model_does_not_use_tells_none_apart(tmp_path: Path) -> No
     write_cell(tmp_path, "svm", seed=2, settings=missing, failure="no memory")
     write_cell(tmp_path, "cnn", seed=2, settings={"optim.lr": 0.3}, failure="no memory")
     write_cell(tmp_path, "svm", settings={"model.blur_px": 3}, lr=None)
-    report = Report.of(read_sweep(tmp_path))
+    report = Report(read_sweep(tmp_path))
     svm = [group for group in report.groups if group.model == "svm"]
     found = {group.label: (len(group.runs), len(group.unfinished)) for group in svm}
     assert found == {"blur_px=1": (2, 1), "blur_px=3": (1, 0)}

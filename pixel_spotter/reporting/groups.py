@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from scipy import special
 
-from pixel_spotter.coordinates import Size, as_size
+from pixel_spotter.coordinates import as_size
 from pixel_spotter.metrics import error_by_position, pixels
 from pixel_spotter.reporting.table import MEAN_ERROR, SEEN, Unfinished, is_figure, telling
 
@@ -54,9 +54,7 @@ class Group:
     """The runs of one model, in one setting, on one split, that differ in their seeds.
 
     Args:
-        model: its name.
         label: the settings in which the model's runs differ, empty where there are none.
-        split: the split.
         runs: the finished runs, rows of `Sweep.runs`; none in a group that is open.
         settings: the values behind the label as texts, by their keys.
         unfinished: the cells that are missing.
@@ -90,11 +88,6 @@ class Group:
         return self.mean(SEEN) == 0
 
     @property
-    def size(self) -> Size:
-        """Return the images' height and width, px."""
-        return as_size(self.runs["image_size"].iloc[0])
-
-    @property
     def error(self) -> Estimate:
         """Return the mean error on test positions, px."""
         return estimate(self.runs[MEAN_ERROR])
@@ -112,7 +105,7 @@ class Group:
         """Return the mean error at every position, over seeds: (H, W), px, nan where untested."""
         found, names = [*self.runs["predictions"]], ("x", "y", "x_true", "y_true")
         columns = {name: torch.cat([one[name] for one in found]) for name in names}
-        return error_by_position(columns, self.size)
+        return error_by_position(columns, as_size(self.runs["image_size"].iloc[0]))
 
 
 def texts(table: pd.DataFrame, key: str) -> str:

@@ -2,8 +2,8 @@
 
 import base64
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,13 @@ import pandas as pd
 
 from pixel_spotter import metrics, runs
 from pixel_spotter.reporting import groups as grouping
-from pixel_spotter.reporting.figures import error_maps, frontier, learning, over_setting, worst
+from pixel_spotter.reporting.figures import curves, error_maps, frontier, predictions
 from pixel_spotter.reporting.groups import Group, splits_of, texts
 from pixel_spotter.reporting.section import Entry, Section
 from pixel_spotter.reporting.table import MEAN_ERROR, SEEN, Sweep, Unfinished, is_figure
-from pixel_spotter.reporting.verdict import Verdict, judge, seconds
+from pixel_spotter.reporting.verdict import judge, seconds
 
-FIGURES = (frontier, over_setting, learning, error_maps, worst)
+FIGURES = (frontier, curves, error_maps, predictions)
 """The pictures, in the order in which they are shown."""
 
 Writes = tuple[str, Callable[..., str]]
@@ -30,6 +30,9 @@ _COST: dict[str, Writes] = {
     "train_seconds": ("training (s)", seconds),
     "train_images_per_second": ("images/s", metrics.whole),
 }
+
+_PLACES = ("threads", "device")
+"""What is told of where runs ran, if it differs."""
 
 _ENDED = {"early_stopping": "stopped early", "max_time": "out of time"}
 
@@ -51,49 +54,33 @@ _TERMS = {
 }
 
 
-@dataclass(frozen=True)
 class Report:
-    """What a report says about a grid, before any of it is drawn.
+    """What a report says about a grid: its runs put together over seeds, and which model to use."""
 
-    Args:
-        sweep: the grid.
-        groups: its runs, put together over seeds and ranked.
-        verdict: which model to use.
-    """
-
-    sweep: Sweep
-    groups: list[Group]
-    verdict: Verdict
-
-    @classmethod
-    def of(cls, sweep: Sweep) -> "Report":
-        """Sum up a grid."""
-        groups = grouping.group_runs(sweep.runs, sweep.unfinished)
-        return cls(sweep, groups, judge(groups))
-
-    @property
-    def done(self) -> list[Group]:
-        """Return the groups that have finished runs."""
-        return [group for group in self.groups if not group.runs.empty]
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+        self.groups = grouping.group_runs(sweep.runs, sweep.unfinished)
+        self.done = [group for group in self.groups if not group.runs.empty]
+        self.verdict = judge(self.groups)
 
     def columns(self) -> dict[str, Writes]:
         """Return the figures of the tables: those of `metrics`, a user's own, and the cost."""
         table = self.sweep.runs
-        found = [k for k in table if k.startswith("test/") and table[k].map(is_figure).any()]
         known = {f"test/{one.name}": (one.heading, one.write) for one in metrics.FIGURES}
-        own = [key for key in found if key not in known and key != SEEN]
+        own = [key for key in table if key.startswith("test/") and key not in (*known, SEEN)]
         names = {key: key.removeprefix("test/").replace("_", " ") for key in own}
-        shown = {key: writes for key, writes in known.items() if key in found}
-        return shown | {key: (name, metrics.plain) for key, name in names.items()} | _COST
+        known |= {key: (name, metrics.plain) for key, name in names.items()}
+        found = [key for key in known if key in table and table[key].map(is_figure).any()]
+        return {key: known[key] for key in found} | _COST
 
     def seeds(self) -> str:
         """Say over how many seeds the figures are means."""
-        counts = sorted({len(group.runs) for group in self.done})
-        if counts == [1]:
+        counts = [len(group.runs) for group in self.done]
+        if max(counts) == 1:
             return "One seed each: no intervals, and differences may be chance."
-        span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        alone = " A single seed has no interval." if counts[0] == 1 else ""
-        return f"Figures are means over {span} seeds, ± the 95% interval of the mean.{alone}"
+        alone = " A single seed has no interval." if min(counts) == 1 else ""
+        over = f"Figures are means over {_span(counts)} seeds"
+        return f"{over}, ± the 95% interval of the mean.{alone}"
 
     def state(self) -> str:
         """Say how much of the grid is finished: ``150 of 180 cells finished, 30 failed``."""
@@ -105,11 +92,9 @@ class Report:
     def missing(self) -> dict[str, list[str]]:
         """Return the cells that failed or are open, by what is to be said of them."""
         cells = self.sweep.unfinished
-        return runs.by_reason(
-            {c.name: f"{c.state}: {c.reason}" if c.reason else c.state for c in cells}
-        )
+        return runs.by_reason({c.name: ": ".join(filter(None, (c.state, c.reason))) for c in cells})
 
-    def rank(self, group: Group) -> int | None:
+    def _rank(self, group: Group) -> int | None:
         """Return a group's place on its split, if it has one."""
         own = [other for other in self.done if other.split == group.split]
         return own.index(group) + 1 if group in own else None
@@ -118,14 +103,15 @@ class Report:
         """Write one row a group: means, half-widths of their 95% intervals, costs, seeds."""
         lines = []
         for group in self.groups:
+            rank = self._rank(group)
             failed = sum(cell.state == "failed" for cell in group.unfinished)
-            line: dict[str, Any] = {"split": group.split, "rank": self.rank(group)}
+            line: dict[str, Any] = {"split": group.split, "rank": rank}
             line |= {"model": group.model, "settings": group.label, "seeds": len(group.runs)}
             line |= {"failed": failed, "open": len(group.unfinished) - failed}
             for key in (SEEN, *self.columns()):
                 line[key], line[f"{key}_ci95"] = group.figure(key) or (None, None)
-            for key in ("threads", "device"):
-                line[key] = None if group.runs.empty else texts(group.runs, key)
+            for key in _PLACES:
+                line[key] = texts(group.runs, key) if rank else None
             lines.append(line)
         return str(pd.DataFrame(lines, dtype=object).to_csv(index=False, lineterminator="\n"))
 
@@ -143,18 +129,16 @@ class Report:
     def _overview(self, splits: Sequence[str]) -> Section:
         """Show a line for each model: its error on every split, and what it costs."""
         table: dict[str, dict[str, Group]] = {}
-        for group in self.groups:
+        for group in [*self.done, *self.groups]:
             table.setdefault(group.variant, {})[group.split] = group
-        done = [group.variant for group in self.done]
         rows = []
-        for name in dict.fromkeys([*self.verdict.ranking, *done, *table]):
+        for name in dict.fromkeys([*self.verdict.ranking, *table]):
             own = [group for group in table[name].values() if not group.runs.empty]
             kind = "best" if name == self.verdict.best else "" if own else "open"
             tag = {"best": "use this" if self.verdict.holds else "errs least", "open": "open"}
             closed = "" if not own or own[0].trained else "closed form"
             entries = [Entry(name, tag=tag.get(kind, closed))]
-            for split in splits:
-                entries.append(_entry(table[name].get(split), MEAN_ERROR, metrics.pixels))
+            entries += [_entry(table[name].get(s), MEAN_ERROR, metrics.pixels) for s in splits]
             for key in ("parameters", "train_seconds"):
                 means = [group.mean(key) for group in own]
                 entries.append(Entry(_COST[key][1](sum(means) / len(means)) if means else ""))
@@ -170,10 +154,10 @@ class Report:
         """Show all figures of a split's groups, the smallest mean error first, the open last."""
         table, columns = self.sweep.runs, self.columns()
         columns.pop("test/count", None)  # the note says it
-        places = [key for key in ("threads", "device") if len(set(table.get(key, []))) > 1]
+        places = [key for key in _PLACES if len(set(table.get(key, []))) > 1]
         rows = []
         for group in (group for group in self.groups if group.split == split):
-            rank = self.rank(group)
+            rank = self._rank(group)
             name = Entry(group.model, group.label, "" if rank else "open", str(rank or ""))
             entries = [_entry(group, key, write) for key, (_, write) in columns.items()]
             ran = [Entry(texts(group.runs, key) if rank else "") for key in places]
@@ -190,8 +174,8 @@ class Report:
         done = [group for group in self.done if group.split == split]
         if not done:
             return "Nothing finished yet."
-        counts = sorted({len(one["x"]) for group in done for one in group.runs["predictions"]})
-        tested = f"{'/'.join(map(str, counts))} test positions a run"
+        counts = [len(one["x"]) for group in done for one in group.runs["predictions"]]
+        tested = f"{_span(counts)} test positions a run"
         if all(group.unseen for group in done):
             return f"{tested}; no test position was seen in training."
         return (
@@ -212,12 +196,12 @@ class Report:
         sweep, code = self.sweep, []
         for command in sweep.commands:
             named = any(override.startswith("experiment=") for override in command)
-            words = [*([] if named else ["--multirun"]), *command]
-            code.append(" ".join(["python -m pixel_spotter.train", *words]))
+            grid = [] if named else ["--multirun"]
+            code.append(" ".join(["python -m pixel_spotter.train", *grid, *command]))
         code.append(f"python -m pixel_spotter.report sweep={sweep.name}")
         found = [one for one in sweep.runs.get("versions", []) if isinstance(one, dict)]
         versions = pd.DataFrame(found, dtype=object)
-        terms = {key: texts(sweep.runs, key) for key in ("device", "threads")}
+        terms = {key: texts(sweep.runs, key) for key in reversed(_PLACES)}
         terms |= {str(name): texts(versions, name) for name in sorted(versions)}
         if sweep.repeated:
             names = ", ".join(sweep.repeated)
@@ -239,11 +223,15 @@ def render(template: str, report: Report, sections: Sequence[Section], pictures:
     return _ENVIRONMENT.get_template(template).render(shown)
 
 
+def _span(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low} to {high}"
+
+
 def _states(cells: Sequence[Unfinished]) -> str:
     """Say how many cells are missing: ``3 failed, 1 open``."""
-    failed = sum(cell.state == "failed" for cell in cells)
-    counts = ((failed, "failed"), (len(cells) - failed, "open"))
-    return ", ".join(f"{count} {word}" for count, word in counts if count)
+    counts = Counter("failed" if cell.state == "failed" else "open" for cell in cells)
+    return ", ".join(f"{counts[word]} {word}" for word in sorted(counts))
 
 
 def _entry(group: Group | None, key: str, write: Callable[..., str]) -> Entry:
@@ -258,9 +246,8 @@ def _entry(group: Group | None, key: str, write: Callable[..., str]) -> Entry:
 def _seeds(group: Group) -> Entry:
     """Say how many seeds are finished, what is missing, and what ended before its last epoch."""
     whole = len(group.runs) + len(group.unfinished)
-    ended = [end for end in group.runs.get("ended", []) if isinstance(end, str)]
-    early = [_ENDED.get(end, end) for end in ended if end != "max_epochs"]
-    notes = [_states(group.unfinished), *(f"{early.count(e)} {e}" for e in sorted({*early}))]
+    ended = Counter(_ENDED[end] for end in group.runs.get("ended", []) if end in _ENDED)
+    notes = [_states(group.unfinished), *(f"{ended[how]} {how}" for how in sorted(ended))]
     text = f"{len(group.runs)} of {whole}" if group.unfinished else str(whole)
     return Entry(text, ", ".join(filter(None, notes)))
 

@@ -18,17 +18,8 @@ class Entry(NamedTuple):
 class Section(NamedTuple):
     """A section of a report; those in a row that have the same title are its parts.
 
-    Args:
-        title: what it shows.
-        caption: how to read it; parts that have the same say it once.
-        part: a split, where each has its part.
-        note: what is true of this part.
-        head: a table's titles.
-        rows: its rows, each with its kind: ``best``, ``open`` or nothing in particular.
-        name: the picture's file name, without its ending.
-        figure: the picture.
-        code: commands.
-        terms: words and what they mean.
+    Each part has a ``note`` of its own, the caption stands once. Of a table's rows, each has its
+    kind: ``best``, ``open`` or nothing in particular. ``name`` is the picture's, without ending.
     """
 
     title: str

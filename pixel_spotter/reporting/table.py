@@ -16,10 +16,7 @@ MEAN_ERROR = "test/mean_error_px"
 SEEN = "test/seen_in_training"
 SEEDS = ("seed", "data.seed")
 
-_STEPWISE = (
-    *("optim", "scheduler", "early_stopping", "trainer.max_epochs", "trainer.min_epochs"),
-    *("trainer.gradient_clip_val", "trainer.accumulate_grad_batches"),
-)
+_STEPWISE = ("optim", "scheduler", "early_stopping", "trainer.max_epochs", "trainer.min_epochs")
 """Settings, and groups of them, that a solved model does not use: its ``lr`` is null."""
 
 _NEEDED = (
@@ -68,15 +65,12 @@ def read_sweep(folder: Path) -> Sweep:
         UserError: if nothing in it is a finished run, or what a run left behind is damaged or
             not a training run's.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder")
     plan = runs.read_plan(folder)
     failed = {k: v for k, v in runs.failures(folder).items() if not runs.is_finished(folder / k)}
     rows, states = [], {folder / name: "failed" for name in failed}
     planned = {folder / name for name in plan["cells"]}
-    for path in sorted(
-        {*planned, *(path for path in folder.iterdir() if path.is_dir())} - {*states}
-    ):
+    found = {path for path in folder.iterdir() if path.is_dir()}
+    for path in sorted((planned | found) - states.keys()):
         if runs.is_finished(path):
             rows.append(_read_run(path))
         elif (path / runs.CONFIG).is_file() or (path in planned and any(path.glob("*"))):

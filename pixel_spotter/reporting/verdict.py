@@ -12,15 +12,10 @@ MISSES_PX = 1.0
 
 
 class Verdict(NamedTuple):
-    """A report's answer.
+    """A report's answer, and why, in sentences.
 
-    Args:
-        headline: which model to use.
-        reasons: sentences that say why, and what to keep in mind.
-        best: the variant's name, empty if there is none.
-        holds: whether it can be used, and is not just the least bad.
-        splits: the splits that decided.
-        ranking: the variants' names, the smallest error on its worst of these splits first.
+    The best is a variant's name, empty if there is none; it holds if it can be used and is not
+    just the least bad. The ranking has the variants, by their errors on the worst of the splits.
     """
 
     headline: str

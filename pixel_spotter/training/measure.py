@@ -15,7 +15,7 @@ from pixel_spotter.data.base import PointData
 from pixel_spotter.metrics import FIGURES, errors_px
 from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.reporting.figures.drawing import save
-from pixel_spotter.reporting.figures.run import run_pictures
+from pixel_spotter.reporting.figures.predictions import run_pictures
 
 _WORST = 8
 """So many of the worst predictions are kept with their images."""

@@ -14,13 +14,11 @@ from sweeps import cell, columns, images_of, table
 
 from pixel_spotter import runs
 from pixel_spotter.reporting.figures import (
+    curves,
     drawing,
     error_maps,
     frontier,
-    learning,
-    over_setting,
-    run,
-    worst,
+    predictions,
 )
 from pixel_spotter.reporting.figures.error_maps import ERROR_RANGE_PX
 from pixel_spotter.reporting.groups import Group, group_runs
@@ -185,7 +183,7 @@ def test_curves_against_a_setting_with_their_intervals() -> None:
         for samples, errors in ((100, (3.9, 4.1)), (1000, (1.0, 3.0)), (10000, (0.0, 0.0)))
         for k, error in enumerate(errors)
     ]
-    (section,) = over_setting.sections(groups(*cells))
+    (section,) = curves.sections(groups(*cells))
     assert (section.title, section.name) == ("Error against training samples", "over_samples")
     assert section.figure is not None
     (axes,) = section.figure.axes
@@ -201,7 +199,7 @@ def test_curves_against_a_setting_with_their_intervals() -> None:
 
 def test_the_error_axis_is_the_same_in_every_panel() -> None:
     cells = over_samples("uniform", cnn=(4.0, 2.0, 1.0)) + over_samples("iid", cnn=(0.4, 0.2, 0.01))
-    (section,) = over_setting.sections(groups(*cells))
+    (section,) = curves.sections(groups(*cells))
     assert section.figure is not None
     panels = section.figure.axes
     assert [axes.get_title() for axes in panels] == ["uniform", "iid"]
@@ -211,14 +209,14 @@ def test_the_error_axis_is_the_same_in_every_panel() -> None:
 
 
 def test_what_has_no_error_is_named_and_not_drawn() -> None:
-    (section,) = over_setting.sections(
+    (section,) = curves.sections(
         groups(*over_samples("uniform", cnn=(4.0, 2.0, 1.0), exact=(0.0, 0.0, 0.0)))
     )
     assert section.caption.endswith("Not drawn, as their error is 0: exact.")
     assert section.figure is not None
     assert len(section.figure.axes[0].lines) == 1
     exact = groups(*over_samples("uniform", exact=(0.0, 0.0, 0.0)))
-    assert over_setting.sections(exact) == []
+    assert curves.sections(exact) == []
 
 
 def test_lines_of_settings_are_coloured_by_their_values() -> None:
@@ -227,7 +225,7 @@ def test_lines_of_settings_are_coloured_by_their_values() -> None:
         for lr in (0.5, 0.25, 10)
         for epochs in (32, 16)
     ]
-    (section,) = over_setting.sections(groups(*cells))
+    (section,) = curves.sections(groups(*cells))
     assert section.figure is not None
     names = [text.get_text() for text in section.figure.legends[0].get_texts()]
     assert names == ["cnn, lr=0.25", "cnn, lr=0.5", "cnn, lr=10"]
@@ -249,7 +247,7 @@ def test_learning_curves_end_where_the_first_seed_does(tmp_path: Path) -> None:
         learnt(tmp_path, "svm", 0, [0.5]),
         cell("nothing", folder=tmp_path / "none"),
     ]
-    (section,) = learning.sections(groups(*cells))
+    (section,) = curves.sections(groups(*cells))
     assert section.figure is not None
     (axes,) = section.figure.axes
     assert axes.get_title() == "cnn"
@@ -267,7 +265,7 @@ def test_a_panel_of_learning_curves_is_a_model_and_a_line_a_split(tmp_path: Path
         for model, start in (("cnn", 4.0), ("svm", 40.0))
         for split in ("uniform", "iid")
     ]
-    (section,) = learning.sections(groups(*cells))
+    (section,) = curves.sections(groups(*cells))
     assert section.figure is not None
     axes = section.figure.axes
     assert [one.get_title() for one in axes] == ["cnn", "svm"]
@@ -278,7 +276,7 @@ def test_a_panel_of_learning_curves_is_a_model_and_a_line_a_split(tmp_path: Path
 
 
 def test_epochs_without_errors_make_no_curves(tmp_path: Path) -> None:
-    assert learning.sections(groups(learnt(tmp_path, "cnn", 0, [0.0, 0.0]))) == []
+    assert curves.sections(groups(learnt(tmp_path, "cnn", 0, [0.0, 0.0]))) == []
 
 
 # Errors by position
@@ -290,7 +288,7 @@ def shown_in(axes: Axes) -> np.ndarray:
 
 def test_error_map_has_the_errors_where_they_were_made() -> None:
     tested = columns([[3, 4], [2, 2], [4, 1]], [[0, 0], [2, 1], [2, 1]])
-    figure = run.error_map(tested, (2, 3), "title")
+    figure = error_maps.error_map(tested, (2, 3), "title")
     axes = figure.axes[0]
     np.testing.assert_allclose(shown_in(axes), [[5, np.nan, np.nan], [np.nan, np.nan, 1.5]])
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("x (px)", "y (px)")
@@ -336,7 +334,7 @@ def test_the_worst_are_over_all_seeds_and_each_position_once(tmp_path: Path) -> 
     one = kept(tmp_path, 0, [[1, 0], [4, 1]], [[0, 0], [2, 1]])
     two = kept(tmp_path, 7, [[5, 0.2], [2.5, 1]], [[0, 0.2], [2, 1]])
     (group,) = groups(one, two)
-    found = worst.worst_of(group)
+    found = predictions.worst_of(group)
     assert [miss.error for miss in found] == [5.0, 2.0]
     assert found[0].xy_true.tolist() == [0, pytest.approx(0.2)]
     assert found[1].xy_pred.tolist() == [4, 1]
@@ -346,8 +344,8 @@ def test_the_worst_are_over_all_seeds_and_each_position_once(tmp_path: Path) -> 
 def test_no_more_than_four_are_shown(tmp_path: Path) -> None:
     true = [[float(k), 3.0] for k in range(6)]
     (group,) = groups(kept(tmp_path, 0, [[x, 3 + x] for x, _ in true], true))
-    assert [miss.error for miss in worst.worst_of(group)] == [5, 4, 3, 2]
-    (section,) = worst.sections([group])
+    assert [miss.error for miss in predictions.worst_of(group)] == [5, 4, 3, 2]
+    (section,) = predictions.sections([group])
     assert section.figure is not None
     titles = [axes.get_title().strip() for axes in section.figure.axes]
     assert titles == ["5.000 px", "4.000 px", "3.000 px", "2.000 px"]
@@ -358,7 +356,7 @@ def test_each_group_has_its_own_misses(tmp_path: Path) -> None:
     first = kept(tmp_path / "a", 0, [[1, 0]], [[0, 0]])
     second = kept(tmp_path / "b", 0, [[5, 1]], [[2, 1]]) | {"model": "svm"}
     exact = cell("argmax", error=0.0, folder=tmp_path / "a/0")
-    (section,) = worst.sections(groups(first, second, exact))
+    (section,) = predictions.sections(groups(first, second, exact))
     assert section.figure is not None
     named = [axes for axes in section.figure.axes if axes.texts]
     assert [axes.texts[0].get_text() for axes in named] == ["cnn", "svm"]
@@ -366,7 +364,7 @@ def test_each_group_has_its_own_misses(tmp_path: Path) -> None:
 
 
 def test_runs_that_kept_no_images_show_none() -> None:
-    assert worst.sections(groups(cell("cnn"))) == []
+    assert predictions.sections(groups(cell("cnn"))) == []
 
 
 @pytest.mark.parametrize(
@@ -382,11 +380,11 @@ def test_runs_that_kept_no_images_show_none() -> None:
     ],
 )
 def test_small_misses_are_enlarged(true: list[float], error: float, shown: tuple[int, ...]) -> None:
-    assert worst.view(torch.tensor(true), error, (40, 50)) == shown
+    assert predictions.view(torch.tensor(true), error, (40, 50)) == shown
 
 
 def test_a_small_image_is_shown_whole() -> None:
-    assert worst.view(torch.tensor([1.0, 1.0]), 0.1, (7, 50)) == (0, 0, 50, 7)
+    assert predictions.view(torch.tensor([1.0, 1.0]), 0.1, (7, 50)) == (0, 0, 50, 7)
 
 
 # One run
@@ -397,7 +395,7 @@ def pictures(pred: list[list[float]], true: list[list[float]], **others: Any) ->
     shown = torch.arange(len(true)).flip(0)
     images = images_of({name: values[shown] for name, values in tested.items()}, (30, 40))
     arguments = {"images": images, "shown": shown, "title": "cnn"} | others
-    return run.run_pictures(tested, (30, 40), **arguments)
+    return predictions.run_pictures(tested, (30, 40), **arguments)
 
 
 def test_truth_and_prediction_are_marked_on_their_own_image() -> None:

@@ -59,7 +59,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
             (cell / ".hydra").mkdir(parents=True)
             (cell / runs.OVERRIDES).write_text(yaml.safe_dump(cell.name.split(",")))
             (cell / runs.FAILURE).write_text("no weights\n")
-    return Report.of(read_sweep(folder))
+    return Report(read_sweep(folder))
 
 
 def test_every_figure_of_the_report_is_the_same(report: Report) -> None:

@@ -1,19 +1,16 @@
-"""What the figures share: colours, panels, curves, and how they are written."""
+"""What the figures share: colours, panels, scales, and how they are written."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from pixel_spotter.files import atomic_write
-from pixel_spotter.reporting.groups import Curve
 
 INK, GRID = "#24292f", "#d7dce1"
 
@@ -54,48 +51,6 @@ def panels(
     return figure, grid[: len(titles)]
 
 
-@styled
-def curves(
-    by_panel: Mapping[str, Mapping[str, Curve]], x_label: str, log_x: bool = False
-) -> Figure:
-    """Draw curves of errors in panels that share a logarithmic axis; errors of 0 are left out.
-
-    Args:
-        by_panel: each panel's curves by their names.
-        x_label: what the errors are drawn against.
-        log_x: whether its axis is logarithmic, and each value marked.
-    """
-    names = list(dict.fromkeys(name for lines in by_panel.values() for name in lines))
-    if any("=" in name for name in names):  # settings: by their values, not by the errors
-        names.sort(key=_natural)
-    colours = colours_of(names)
-    width = 3.3 if len(by_panel) > 2 else 4.8
-    figure, grid = panels([*by_panel], 3, (width, 0.72 * width), sharey=True)
-    means = []
-    for k, (axes, lines) in enumerate(zip(grid, by_panel.values(), strict=True)):
-        for name, curve in lines.items():
-            shown = {x: error for x, error in curve.items() if error.mean > 0}
-            mean = np.array([error.mean for error in shown.values()])
-            half = np.array([error.half or 0 for error in shown.values()])
-            means += [*mean]
-            line, colour, x = "o-" if log_x else "-", colours[name], [*shown]
-            axes.plot(x, mean, line, color=colour, lw=1.4, ms=3.5)
-            low = np.maximum(mean - half, mean / 100)
-            axes.fill_between(x, low, mean + half, color=colour, alpha=0.2, lw=0)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        if log_x:
-            axes.set_xscale("log")
-            ticks = sorted({value for curve in lines.values() for value in curve})
-            axes.set_xticks(ticks, [f"{v:g}" if v < 1000 else f"{v / 1000:g}k" for v in ticks])
-            axes.set_xticks([], minor=True)
-        axes.set(xlabel=x_label, ylabel="" if k % 3 else "mean error (px)")
-        axes.grid()
-    grid[0].set_ylim(min(means) / 1.5, max(means) * 1.5)
-    log_scale(grid[0], "y")
-    legend(figure, colours)
-    return figure
-
-
 def legend(figure: Figure, colours: Mapping[str, str]) -> None:
     """Name the colours of a figure's lines below it."""
     lines = [Line2D([], [], color=colour, label=name) for name, colour in colours.items()]
@@ -117,9 +72,3 @@ def save(figure: Figure, path: Path, dpi: float | Literal["figure"] = "figure") 
     """Write a figure as a picture file, whole or not at all."""
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=dpi)
-
-
-def _natural(text: str) -> list[tuple[float, str]]:
-    """Sort numbers inside a text by their values."""
-    words = re.split(r"([\d.]+(?:e[+-]?\d+)?)", text)
-    return [(float(w), "") if k % 2 and w.strip(".") else (0.0, w) for k, w in enumerate(words)]

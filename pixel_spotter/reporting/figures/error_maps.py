@@ -1,5 +1,6 @@
-"""The mean error at every test position."""
+"""The mean error at every test position: of groups side by side, and of a run."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -8,8 +9,10 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
-from pixel_spotter.metrics import pixels
+from pixel_spotter.coordinates import Columns, Size
+from pixel_spotter.metrics import error_by_position, pixels
 from pixel_spotter.reporting.figures.drawing import PLAIN, panels, styled
 from pixel_spotter.reporting.groups import Group, splits_of
 from pixel_spotter.reporting.section import Section
@@ -56,3 +59,17 @@ def show_error(axes: Axes, error: np.ndarray) -> AxesImage:
     axes.add_patch(Rectangle((-0.5, -0.5), width, height, color=_UNTESTED, zorder=-1))
     norm, shown = LogNorm(*ERROR_RANGE_PX), error.clip(*ERROR_RANGE_PX)
     return axes.imshow(shown, norm=norm, cmap="magma_r", interpolation="none")
+
+
+@styled
+def error_map(columns: Columns, size: Size, title: str) -> Figure:
+    """Draw the error at every tested position; positions without one stay grey."""
+    figure = Figure(figsize=(5.2, 4.6))
+    axes = figure.subplots()
+    picture = show_error(axes, error_by_position(columns, size))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set(xlabel="x (px)", ylabel="y (px)")
+    figure.suptitle("\n".join(textwrap.wrap(title, 60)), fontsize=10)
+    figure.colorbar(picture, ax=axes, label="error (px)", shrink=0.9).formatter = PLAIN
+    return figure

@@ -1,18 +1,21 @@
-"""The worst predictions, over the images that the runs kept of them."""
+"""Predictions over their images: the worst that runs kept, and what a tested run shows."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import matplotlib as mpl
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from pixel_spotter import runs
-from pixel_spotter.coordinates import Size, as_xy, pixel_of
+from pixel_spotter.coordinates import Columns, Size, as_xy, pixel_of
 from pixel_spotter.metrics import errors_px, pixels
 from pixel_spotter.reporting.figures.drawing import panels, styled
+from pixel_spotter.reporting.figures.error_maps import error_map
 from pixel_spotter.reporting.groups import Group, splits_of
 from pixel_spotter.reporting.section import Section
 
@@ -51,15 +54,11 @@ def sections(groups: Sequence[Group]) -> list[Section]:
 
 def worst_of(group: Group) -> list[Miss]:
     """Return the largest errors over all seeds, each position once, the worst first."""
-    misses: list[Miss] = []
-    for columns, images in map(runs.read_worst, group.runs["folder"]):
-        if columns:
-            rows = images, as_xy(columns, "_true"), as_xy(columns), errors_px(columns).tolist()
-            misses += [Miss(*row) for row in zip(*rows, strict=True)]
-    once: dict[tuple[int, ...], Miss] = {}
-    for miss in sorted(misses, key=lambda miss: -miss.error):
-        once.setdefault(tuple(pixel_of(miss.xy_true[None], group.size)[0].tolist()), miss)
-    return [*once.values()][:WORST]
+    kept = [runs.read_worst(folder) for folder in group.runs["folder"]]
+    misses = [miss for columns, images in kept if columns for miss in _misses(columns, images)]
+    misses.sort(key=lambda miss: miss.error)
+    once = {tuple(pixel_of(miss.xy_true[None])[0].tolist()): miss for miss in misses}
+    return sorted(once.values(), key=lambda miss: -miss.error)[:WORST]
 
 
 @styled
@@ -75,6 +74,11 @@ def draw(rows: dict[str, list[Miss]]) -> Figure:
             draw_prediction(axes, miss)
             axes.set_title(f"\n{pixels(miss.error)} px", fontsize=8)
     return figure
+
+
+def _misses(columns: Columns, images: Tensor) -> list[Miss]:
+    rows = images, as_xy(columns, "_true"), as_xy(columns), errors_px(columns).tolist()
+    return [Miss(*row) for row in zip(*rows, strict=True)]
 
 
 def view(xy_true: Tensor, error: float, size: Size) -> tuple[int, int, int, int]:
@@ -107,3 +111,40 @@ def draw_prediction(axes: Axes, miss: Miss) -> None:
     mark: Any = {"clip_on": False, "zorder": 3, "linewidths": 1.2}
     axes.scatter(x_true, y_true, s=70, marker="o", facecolors="none", edgecolors=TRUTH, **mark)
     axes.scatter(x, y, s=60, marker="+", color=PREDICTION, **mark)
+
+
+def run_pictures(
+    columns: Columns, size: Size, images: Tensor, shown: Tensor, title: str
+) -> dict[str, Figure]:
+    """Draw what every tested model shows: ``predictions`` over images, and the ``error_map``.
+
+    Args:
+        columns: predictions and truths, (N,) each, on the CPU.
+        size: height and width of the images, px.
+        images: those of some rows, (n, H, W).
+        shown: which rows these are, (n,).
+        title: what stands above, before each picture's own words.
+    """
+    misses = _misses({name: column[shown] for name, column in columns.items()}, images.cpu())
+    return {
+        "predictions": predictions(misses, f"{title}: test positions"),
+        "error_map": error_map(columns, size, f"{title}: error by position"),
+    }
+
+
+@styled
+def predictions(misses: Sequence[Miss], title: str) -> Figure:
+    """Draw predictions over their images, four in a row."""
+    # Every run draws this one: a layout that need not be found is several times as fast.
+    with mpl.rc_context({"figure.constrained_layout.use": False}):
+        figure, grid = panels([""] * len(misses), 4, (1.6, 1.85))
+    for axes, miss in zip(grid, misses, strict=True):
+        draw_prediction(axes, miss)
+        axes.set_axis_off()
+        x, y = miss.xy_true.tolist()
+        axes.set_title(f"{pixels(miss.error)} px at ({x:g}, {y:g})", fontsize=8)
+    lines = [*textwrap.wrap(title, 60), "ring: truth, cross: prediction"]
+    figure.suptitle("\n".join(lines), fontsize=9)
+    top = 1 - (0.3 + 0.16 * len(lines)) / figure.get_figheight()
+    figure.subplots_adjust(0.02, 0.02, 0.98, top, wspace=0.08, hspace=0.2)
+    return figure

@@ -1,0 +1,128 @@
+"""Errors as curves: against a setting that a grid varies, and learning curves."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from pixel_spotter import runs
+from pixel_spotter.reporting.figures.drawing import colours_of, legend, log_scale, panels, styled
+from pixel_spotter.reporting.groups import Curve, Group, curves_over, estimate, splits_of
+from pixel_spotter.reporting.section import Section
+
+_SETTINGS = {"data.train_samples": "training samples", "trainer.max_epochs": "epochs"}
+_VAL = "val/mean_error_px"
+_CAPTION = (
+    "Mean error on validation positions after each epoch, mean over seeds with its 95% interval. "
+    "The error axis is the same in every panel. In quadrant and border these positions lie in the "
+    "region that is trained on: a good curve says nothing about the test."
+)
+
+
+def sections(groups: Sequence[Group]) -> list[Section]:
+    """Show curves against what the grid varies, and the learning curves."""
+    return [*over_settings(groups), *learning(groups)]
+
+
+def over_settings(groups: Sequence[Group]) -> list[Section]:
+    """Show a panel for each split, for each of the settings that varies."""
+    found = []
+    for key, words in _SETTINGS.items():
+        shown: dict[str, dict[str, Curve]] = {}
+        exact = set()
+        for split in splits_of(groups):
+            own = curves_over(key, [group for group in groups if group.split == split])
+            for name, curve in own.items():
+                if any(error.mean for error in curve.values()):
+                    shown.setdefault(split, {})[name] = curve
+                else:
+                    exact.add(name)
+        if shown:
+            caption = (
+                f"Mean error on test positions against the number of {words}, a line a model, with "
+                f"its 95% interval; both axes are logarithmic."
+            )
+            if exact:
+                caption += f" Not drawn, as their error is 0: {', '.join(sorted(exact))}."
+            figure = draw(shown, words, log_x=True)
+            name = f"over_{words.split()[-1]}"
+            found.append(Section(f"Error against {words}", caption, name=name, figure=figure))
+    return found
+
+
+def learning(groups: Sequence[Group]) -> list[Section]:
+    """Show a panel for each model, with a line for each split, or for each of its settings.
+
+    A model that has several of both has a panel for each setting.
+    """
+    several_splits = len(splits_of(groups)) > 1
+    shown: dict[str, dict[str, Curve]] = {}
+    for group in groups:
+        labels = {other.label for other in groups if other.model == group.model}
+        curve = over_seeds(group)
+        if group.trained and len(curve) > 1:
+            panel = group.variant if several_splits and len(labels) > 1 else group.model
+            line = group.split if several_splits else group.label or group.split
+            shown.setdefault(panel, {})[line] = curve
+    drawn = [curve for lines in shown.values() for curve in lines.values()]
+    if not any(error.mean for curve in drawn for error in curve.values()):
+        return []
+    return [Section("Learning curves", _CAPTION, name="training", figure=draw(shown, "epoch"))]
+
+
+def over_seeds(group: Group) -> Curve:
+    """Return the mean over seeds of the epochs that all runs reached."""
+    epochs = [runs.read_epochs(folder) for folder in group.runs["folder"]]
+    if not all(_VAL in run for run in epochs):
+        return {}
+    table = pd.concat([run[_VAL] for run in epochs], axis=1).dropna()
+    return {int(epoch): estimate(row) for epoch, row in zip(table.index, table.values, strict=True)}
+
+
+@styled
+def draw(by_panel: Mapping[str, Mapping[str, Curve]], x_label: str, log_x: bool = False) -> Figure:
+    """Draw curves of errors in panels that share a logarithmic axis; errors of 0 are left out.
+
+    Args:
+        by_panel: each panel's curves by their names.
+        x_label: what the errors are drawn against.
+        log_x: whether its axis is logarithmic, and each value marked.
+    """
+    names = list(dict.fromkeys(name for lines in by_panel.values() for name in lines))
+    if any("=" in name for name in names):  # settings: by their values, not by the errors
+        names.sort(key=_natural)
+    colours = colours_of(names)
+    width = 3.3 if len(by_panel) > 2 else 4.8
+    figure, grid = panels([*by_panel], 3, (width, 0.72 * width), sharey=True)
+    means = []
+    for k, (axes, lines) in enumerate(zip(grid, by_panel.values(), strict=True)):
+        for name, curve in lines.items():
+            shown = {x: error for x, error in curve.items() if error.mean > 0}
+            mean = np.array([error.mean for error in shown.values()])
+            half = np.array([error.half or 0 for error in shown.values()])
+            means += [*mean]
+            line, colour, x = "o-" if log_x else "-", colours[name], [*shown]
+            axes.plot(x, mean, line, color=colour, lw=1.4, ms=3.5)
+            low = np.maximum(mean - half, mean / 100)
+            axes.fill_between(x, low, mean + half, color=colour, alpha=0.2, lw=0)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        if log_x:
+            axes.set_xscale("log")
+            ticks = sorted({value for curve in lines.values() for value in curve})
+            axes.set_xticks(ticks, [f"{v:g}" if v < 1000 else f"{v / 1000:g}k" for v in ticks])
+            axes.set_xticks([], minor=True)
+        axes.set(xlabel=x_label, ylabel="" if k % 3 else "mean error (px)")
+        axes.grid()
+    grid[0].set_ylim(min(means) / 1.5, max(means) * 1.5)
+    log_scale(grid[0], "y")
+    legend(figure, colours)
+    return figure
+
+
+def _natural(text: str) -> list[tuple[float, str]]:
+    """Sort numbers inside a text by their values."""
+    words = re.split(r"([\d.]+(?:e[+-]?\d+)?)", text)
+    return [(float(w), "") if k % 2 and w.strip(".") else (0.0, w) for k, w in enumerate(words)]
