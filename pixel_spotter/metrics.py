@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor
@@ -147,13 +148,9 @@ def figures_of(columns: Mapping[str, Tensor]) -> dict[str, float]:
 
 def error_by_position(columns: Mapping[str, Tensor], size: Size) -> np.ndarray:
     """Return the mean error in every true pixel: (H, W), px, nan where nothing was tested."""
-    error = errors_px(columns).numpy()
     x, y = pixel_of(as_xy(columns, "_true"), size).numpy().T
-    sums, counts = np.zeros(size), np.zeros(size)
-    np.add.at(sums, (y, x), error)
-    np.add.at(counts, (y, x), 1)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(sums / counts)
+    means = pd.Series(errors_px(columns).numpy()).groupby([y, x]).mean().unstack()
+    return np.asarray(means.reindex(index=range(size[0]), columns=range(size[1])))
 
 
 class Predictions(Metric):

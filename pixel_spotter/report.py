@@ -17,20 +17,13 @@ PAGE = "report.html"
 _LISTED = 5
 """So many cells are named for each reason on the command line; the page names them all."""
 
-_DPI = 192
-"""Twice as fine as the page shows its pictures."""
-
 
 def write_report(folder: Path) -> Report:
     """Write a grid's report into its folder.
 
     ``report.html`` is one file with everything in it; ``report.md`` has its pictures in
     ``report/``; ``report.csv`` has a row for each model and setting, ``comparison.csv`` for each
-    run.
-
-    Raises:
-        UserError: if the folder holds no finished run, or something that is not ours.
-        OSError: if it cannot be read or written.
+    run. A `UserError` says that no run is finished, or what is damaged.
     """
     report = Report(read_sweep(folder))
     write_text(folder / "comparison.csv", comparison(report.sweep.runs))
@@ -41,7 +34,7 @@ def write_report(folder: Path) -> Report:
         if old.name not in drawn:
             old.unlink()
     for name, figure in drawn.items():
-        save(figure, pictures / name, _DPI)
+        save(figure, pictures / name, dpi=192)  # twice what the page shows
     for name in ("report.md", PAGE):
         write_text(folder / name, render(name, report, sections, pictures))
     return report
@@ -61,11 +54,7 @@ def print_report(report: Report, folder: Path) -> None:
 
 
 def find_sweep(sweep: str) -> Path:
-    """Return the folder that a grid's name, or a path, stands for.
-
-    Raises:
-        UserError: if there is none.
-    """
+    """Return the folder that a grid's name, or a path, stands for."""
     named, path = SWEEPS / sweep, Path(sweep).expanduser()
     if sweep and Path(sweep).name == sweep and named.is_dir():
         return named

@@ -24,7 +24,6 @@ _WAYS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 """Where a name may stand beside its marker: how far, in points of type; to the right, above."""
 
 Point = tuple[str, float, float]
-"""A name, and where in the axes it belongs."""
 
 
 def sections(groups: Sequence[Group]) -> list[Section]:
@@ -61,7 +60,7 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def _draw_split(axes: Axes, groups: Sequence[Group], colours: Mapping[str, str]) -> list[Point]:
-    """Draw a split's trained models; return those to be named."""
+    """Draw a split's trained models; return names for them, each with its place."""
     trained = [group for group in groups if group.trained]
     bottom = min([group.error.mean for group in trained if group.error.mean > 0], default=1.0) / 3
     points = [

@@ -118,12 +118,8 @@ def run_pictures(
 ) -> dict[str, Figure]:
     """Draw what every tested model shows: ``predictions`` over images, and the ``error_map``.
 
-    Args:
-        columns: predictions and truths, (N,) each, on the CPU.
-        size: height and width of the images, px.
-        images: those of some rows, (n, H, W).
-        shown: which rows these are, (n,).
-        title: what stands above, before each picture's own words.
+    The columns, (N,) each, are on the CPU; the images, (n, H, W), are those of the rows shown,
+    (n,); the title stands above, before each picture's own words.
     """
     misses = _misses({name: column[shown] for name, column in columns.items()}, images.cpu())
     return {
