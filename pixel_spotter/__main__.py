@@ -6,7 +6,7 @@ import runpy
 import sys
 
 import pixel_spotter
-from pixel_spotter.cli.help import COMMANDS, overview, show_help
+from pixel_spotter.cli.help import COMMANDS, overview
 
 
 def main() -> None:
@@ -20,8 +20,6 @@ def main() -> None:
         near = difflib.get_close_matches(command, COMMANDS, 1)
         meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
         sys.exit(f"error: there is no command {command}: {meant}")
-    elif {"-h", "--help"} & {*arguments}:
-        show_help(command, arguments)
     else:
         sys.argv[1:] = arguments
         if "" not in sys.path and os.getcwd() not in sys.path:  # noqa: PTH109

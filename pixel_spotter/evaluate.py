@@ -1,34 +1,31 @@
 """Measure a checkpoint: ``python -m pixel_spotter.evaluate checkpoint=PATH [data.split=...]``."""
 
+from pixel_spotter.cli.help import help_if_asked
+
+if __name__ == "__main__":
+    help_if_asked("evaluate")  # before anything slow is imported
+
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from pixel_spotter import runs
-from pixel_spotter.cli.mistakes import instantiate
-from pixel_spotter.cli.start import run_command
+from pixel_spotter.cli.start import make_trainer, run_command, write_config
 from pixel_spotter.errors import UserError
 from pixel_spotter.models.loading import load_model
 from pixel_spotter.training.measure import measure, print_figures
 
 
 def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
-    """Test a checkpoint and write its figures, predictions and pictures.
+    """Test a checkpoint, write its figures, predictions and pictures, and return the figures.
 
     Args:
         cfg: the composed config, see ``conf/evaluate.yaml``.
         run_dir: where to write ``metrics.json``, ``predictions.csv`` and the pictures.
-
-    Returns:
-        The content of ``metrics.json``.
-
-    Raises:
-        UserError: if the checkpoint cannot be used or the settings contradict each other.
     """
     path = Path(str(cfg.checkpoint))
     model, trained_on = load_model(path, cfg.trust)
@@ -37,14 +34,9 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         data = type(trained_on)(**{**trained_on.hparams, **changes})
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
-    trainer: L.Trainer = instantiate(
-        cfg.trainer,
-        "trainer",
-        logger=False,
-        enable_checkpointing=False,
-        use_distributed_sampler=False,
-    )
+    trainer = make_trainer(cfg, logger=False, enable_checkpointing=False)
     with runs.owned(run_dir) if trainer.is_global_zero else nullcontext():
+        write_config(run_dir, cfg)
         metrics = {
             **measure(trainer, model, data, model.training_data(trained_on), run_dir),
             "checkpoint": str(path),

@@ -3,6 +3,11 @@
 ``python -m pixel_spotter.predict checkpoint=PATH images=FILE|FOLDER|GLOB [output=FILE.csv]``
 """
 
+from pixel_spotter.cli.help import help_if_asked
+
+if __name__ == "__main__":
+    help_if_asked("predict")  # before anything slow is imported
+
 import csv
 import io
 import os
@@ -12,11 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-import torch
+import numpy as np
 from omegaconf import DictConfig
-from torch import Tensor
 from tqdm import tqdm
 
+from pixel_spotter import runs
 from pixel_spotter.cli.start import pick_device, run_command
 from pixel_spotter.data.frames import UnreadableImageError, find_images, read_image
 from pixel_spotter.errors import UserError
@@ -33,26 +38,23 @@ def predict(
     """Yield what is found in the image files that can be read, a batch at a time.
 
     Args:
-        model: in eval mode, on the device to use.
+        model: on the device to use.
         files: image files of the model's size.
         batch_size: images predicted at a time.
         failures: takes up the files that cannot be read, each with its reason.
     """
     for start in range(0, len(files), batch_size):
-        readable: dict[Path, Tensor] = {}
+        images: dict[Path, np.ndarray] = {}
         for file in files[start : start + batch_size]:
             try:
-                readable[file] = read_image(file, model.size)
+                images[file] = read_image(file, model.size)[0].numpy()
             except UnreadableImageError as error:
                 failures[file] = str(error)
-        found: Rows = {}
-        if readable:
-            with torch.inference_mode():
-                columns = model.estimate(torch.stack(list(readable.values())).to(model.device))
-            values = zip(*(column.tolist() for column in columns.values()), strict=True)
-            for file, row in zip(readable, values, strict=True):
-                found[file] = dict(zip(columns, row, strict=True))
-        yield found
+        columns = model.predict(np.stack([*images.values()]), batch_size) if images else {}
+        yield {
+            file: {name: float(column[k]) for name, column in columns.items()}
+            for k, file in enumerate(images)
+        }
 
 
 def run(cfg: DictConfig) -> None:
@@ -101,25 +103,25 @@ def growing(output: Path | None) -> Iterator[TextIO]:
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # names that are no text
         yield sys.stdout
         return
-    output.parent.mkdir(parents=True, exist_ok=True)
-    part = output.with_name(f"{output.name}.part")
-    try:
-        with part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as table:
-            yield table
-    except BaseException as error:
-        if isinstance(error, OSError):
-            error.filename = error.filename or str(part)
-        print(f"what was found so far is in {part}", file=sys.stderr)
-        raise
-    part.replace(output)
+    part, lock = (
+        output.with_name(name) for name in (f"{output.name}.part", f".{output.name}.lock")
+    )
+    with runs.owned(output, lock):
+        try:
+            with part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as table:
+                yield table
+            part.replace(output)
+        except BaseException as error:
+            if isinstance(error, OSError):
+                error.filename = error.filename or str(part)
+            print(f"what was found so far is in {part}", file=sys.stderr)
+            raise
+        finally:
+            lock.unlink()
 
 
 def check_output(output: Path) -> None:
-    """Refuse an output that could not be written in the end.
-
-    Raises:
-        UserError: saying why.
-    """
+    """Refuse an output that could not be written in the end."""
     if not output.name or (output.exists() and not output.is_file()):
         raise UserError(f"output={output} cannot be replaced by a file, give another name")
     nearest = next(folder for folder in output.absolute().parents if folder.exists())

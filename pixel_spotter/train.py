@@ -1,5 +1,10 @@
 """Train one model, or a grid: ``python -m pixel_spotter.train model=cnn optim.lr=0.001``."""
 
+from pixel_spotter.cli.help import help_if_asked
+
+if __name__ == "__main__":
+    help_if_asked("train")  # before anything slow is imported
+
 import logging
 import math
 import os
@@ -15,12 +20,12 @@ from hydra.types import RunMode
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from pixel_spotter import runs
 from pixel_spotter.cli.grid import run_cell
 from pixel_spotter.cli.mistakes import instantiate
-from pixel_spotter.cli.start import claim, run_command
+from pixel_spotter.cli.start import claim, make_trainer, run_command
 from pixel_spotter.data.base import PointData
 from pixel_spotter.errors import UserError
 from pixel_spotter.files import read_tensors
@@ -41,6 +46,17 @@ log = logging.getLogger(__name__)
 
 MONITORED = "val/mean_error_px"
 
+_NEEDED = {
+    "early_stopping.min_delta": "early_stopping.patience",
+    "trainer.gradient_clip_algorithm": "trainer.gradient_clip_val",
+}
+"""Settings that are of no use without another."""
+
+_TRAINED_ONLY = re.compile(
+    r"optim|scheduler|early_stopping|trainer\.(max_epochs|min_epochs|gradient_clip|accumulate)"
+)
+"""Settings that are of no use to a model that is solved."""
+
 
 def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     """Train, validate and test one model, continuing where an earlier try was interrupted.
@@ -52,10 +68,6 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
 
     Returns:
         The content of ``metrics.json``.
-
-    Raises:
-        UserError: if the config asks for something impossible, or the folder holds another run,
-            or another process has it.
     """
     check(cfg)
     first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
@@ -84,16 +96,13 @@ def _train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     if cfg.early_stopping.patience is not None:
         callbacks.append(instantiate(cfg.early_stopping, "early_stopping", monitor=MONITORED))
     best, last = run_dir / runs.BEST, run_dir / runs.LAST
-    trainer: L.Trainer = instantiate(
-        cfg.trainer,
-        "trainer",
-        max_time=None,  # the callback's to keep
+    trainer = make_trainer(
+        cfg,
         enable_progress_bar=watched,
         # last is written after best, and so knows of it
         callbacks=[*callbacks, KeptCheckpoint(best, MONITORED), KeptCheckpoint(last)],
         logger=instantiate(cfg.logger, "logger", save_dir=str(run_dir)),
         plugins=[AtomicCheckpointIO()],
-        use_distributed_sampler=False,
     )
     solved = isinstance(model, SolvedRegressor)
     check_devices(trainer, model_name, solved)
@@ -102,7 +111,10 @@ def _train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     log.info("%s %s in %s (name=%s continues it)", doing, model_name, run_dir, cfg.name)
     trainer.fit(model, data, ckpt_path=last if last.is_file() else None)
     epochs, seconds = trainer.current_epoch, time_limit.time_elapsed("train")
-    ended = why_it_ended(trainer)
+    ended = "max_time" if time_limit.ran_out and epochs < cfg.trainer.max_epochs else "max_epochs"
+    stop = trainer.early_stopping_callback
+    if isinstance(stop, StopEarly) and stop.patience_ran_out:
+        ended = "early_stopping"
     log.info("ended by %s after %d epochs, %.1f s of training", ended, epochs, seconds)
     trainer.validate(model, data, ckpt_path=best, verbose=False)
     images = data.train_samples if solved else epochs * data.counts["train"]
@@ -130,44 +142,50 @@ def make(cfg: DictConfig, model_name: str) -> tuple[PointData, PointRegressor]:
     model.name = model_name
     if model.optimizer_factory is None:
         model.optimizer_factory, model.scheduler_factory = optimizer, scheduler
+    refuse_unused(cfg, model)
     if cfg.start_from is not None:
-        if isinstance(model, SolvedRegressor):
-            raise UserError(f"start_from: {model_name} is solved, not trained: leave it out")
         start_from(model, Path(str(cfg.start_from)), cfg.trust)
     return data, model
+
+
+def refuse_unused(cfg: DictConfig, model: PointRegressor) -> None:
+    """Refuse what this run would not use; a grid's settings may be for its other cells."""
+    unused = [] if cfg.start_from is None else ["start_from"]
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.RUN:
+        given = [word.lstrip("+~").partition("=")[0] for word in HydraConfig.get().overrides.task]
+        unused += filter(_TRAINED_ONLY.match, given)
+        for key in _NEEDED.keys() & {*given}:
+            if OmegaConf.select(cfg, _NEEDED[key]) is None:
+                raise UserError(f"{key} is of no use without {_NEEDED[key]}")
+    if unused and isinstance(model, SolvedRegressor):
+        raise UserError(f"{model.name} is solved, not trained: leave out {unused[0]}")
 
 
 def dry_run(cfg: DictConfig, model_name: str) -> None:
     """Put one batch through training, validation and test, and keep nothing."""
     check(cfg)
     data, model = make(cfg, model_name)
-    trainer: L.Trainer = instantiate(
-        cfg.trainer,
-        "trainer",
-        max_time=None,
-        logger=False,
-        enable_checkpointing=False,
-        use_distributed_sampler=False,
-    )
+    trainer = make_trainer(cfg, logger=False, enable_checkpointing=False)
     trainer.fit(model, data)
     trainer.test(model, data, verbose=False)
     print(f"Dry run of {model_name}: a batch went through training, validation and test.")
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuse settings that no constructor looks at before it is too late.
-
-    Raises:
-        UserError: if one is out of its range.
-    """
+    """Refuse settings out of their range that no constructor looks at before it is too late."""
+    min_epochs = cfg.trainer.get("min_epochs") or 0
     for key, value, least in (
         ("seed", cfg.seed, 0),
         ("trainer.max_epochs", cfg.trainer.max_epochs, 1),
+        ("trainer.min_epochs", min_epochs, 0),
+        ("trainer.accumulate_grad_batches", cfg.trainer.get("accumulate_grad_batches", 1), 1),
         ("early_stopping.patience", cfg.early_stopping.patience or 1, 1),
         ("scheduler.T_max", cfg.scheduler.get("T_max", 1), 1),
     ):
         if type(value) is not int or not least <= value < 2**32:
             raise UserError(f"{key} must be a whole number of at least {least}, got {value!r}")
+    if min_epochs > cfg.trainer.max_epochs:
+        raise UserError("trainer.min_epochs is more than trainer.max_epochs")
     max_time = str(cfg.trainer.max_time or "00:00:00:01")
     if not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", max_time) or not re.search("[1-9]", max_time):
         raise UserError(f"trainer.max_time must be DD:HH:MM:SS, got {max_time}")
@@ -180,11 +198,7 @@ def check(cfg: DictConfig) -> None:
 
 
 def check_devices(trainer: L.Trainer, model_name: str, solved: bool) -> None:
-    """Refuse devices that are not there, or of no use.
-
-    Raises:
-        UserError: naming them.
-    """
+    """Refuse devices that are not there, or of no use."""
     cores = os.cpu_count() or 1
     if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
         raise UserError(f"trainer.devices={trainer.num_devices}: this machine has {cores} cores")
@@ -193,11 +207,7 @@ def check_devices(trainer: L.Trainer, model_name: str, solved: bool) -> None:
 
 
 def start_from(model: PointRegressor, path: Path, trust: list[str]) -> None:
-    """Give a model the weights of a checkpoint, whose data count as seen from then on.
-
-    Raises:
-        UserError: if they cannot be read, or do not fit.
-    """
+    """Give a model the weights of a checkpoint, whose data count as seen from then on."""
     before, data = load_model(path, trust)
     try:
         model.load_state_dict(before.state_dict())
@@ -207,19 +217,6 @@ def start_from(model: PointRegressor, path: Path, trust: list[str]) -> None:
             f"{str(error).splitlines()[-1].strip()}"
         ) from error
     model.trained_before = before.training_data(data)
-
-
-def why_it_ended(trainer: L.Trainer) -> str:
-    """Return ``early_stopping``, ``max_time`` or ``max_epochs``."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, StopEarly) and callback.patience_ran_out:
-            return "early_stopping"
-    out_of_time = any(
-        isinstance(callback, TimeLimit) and callback.ran_out
-        for callback in trainer.callbacks  # type: ignore[attr-defined]
-    )
-    unfinished = trainer.current_epoch < (trainer.max_epochs or 0)
-    return "max_time" if out_of_time and unfinished else "max_epochs"
 
 
 def log_settings(trainer: L.Trainer, cfg: DictConfig, metrics: dict[str, Any]) -> None:
@@ -248,14 +245,14 @@ def run(cfg: DictConfig) -> float | None:
         return None
     if hydra_cfg.mode == RunMode.RUN:
         metrics = train(cfg, run_dir, model_name)
-        print_run(run_dir, metrics, cfg)
+        print_run(run_dir, metrics)
         return float(metrics[MONITORED])
     cell = run_cell(run_dir, lambda: train(cfg, run_dir, model_name))
     return math.inf if cell is None else cell[MONITORED]
 
 
 @rank_zero_only
-def print_run(run_dir: Path, metrics: dict[str, Any], cfg: DictConfig) -> None:
+def print_run(run_dir: Path, metrics: dict[str, Any]) -> None:
     """Print a run's figures and where to look."""
     print_figures(metrics)
     print(f"Trained in {metrics['train_seconds']:.1f} s, {metrics['epochs']} epochs", end="")
@@ -265,9 +262,10 @@ def print_run(run_dir: Path, metrics: dict[str, Any], cfg: DictConfig) -> None:
     print("Dashboard:  make dashboard  (or: tensorboard --logdir outputs)")
     checkpoint = read_tensors(run_dir / runs.BEST)
     hparams = checkpoint.get("hyper_parameters", {})
-    named = [checkpoint["model_class"], checkpoint["data_class"], hparams.get("member_class", "")]
-    own = {name.rpartition(".")[0] for name in named if not name.startswith("pixel_spotter.")}
-    trust = f" trust=[{','.join(sorted(own - {''}))}]" if own - {""} else ""
+    named = [checkpoint["model_class"], checkpoint["data_class"], hparams.get("member_class")]
+    own = {name.rpartition(".")[0] for name in filter(None, named)}
+    own = {module for module in own if not module.startswith("pixel_spotter.")}
+    trust = f" trust=[{','.join(sorted(own))}]" if own else ""
     print(f"Predict:    pixel-spotter predict checkpoint={run_dir / runs.BEST}{trust} images=...")
 
 

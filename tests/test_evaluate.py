@@ -106,6 +106,24 @@ def test_the_command(
     assert not [*tmp_path.rglob("epochs.csv")]
 
 
+def test_a_folder_with_another_process_is_left_as_it_is(
+    tiny_run: Run, run_command: CommandServer, tmp_path: Path
+) -> None:
+    folder, asked = tmp_path / "outputs/evaluations/mine", [f"checkpoint={tiny_run.best}", *CPU]
+    with runs.owned(folder):
+        ended = run_command("evaluate", *asked, "name=mine", "data.seed=1", cwd=tmp_path)
+        assert "another process is at work in" in ended.error()
+        assert not (folder / ".hydra").exists()
+    ended = run_command("evaluate", *asked, "name=mine", "data.seed=2", cwd=tmp_path)
+    assert ended.code == 0, ended.stderr
+    assert runs.read_config(folder)["data"]["seed"] == 2
+    assert {path.name for path in (folder / ".hydra").iterdir()} == {
+        "config.yaml",
+        "hydra.yaml",
+        "overrides.yaml",
+    }
+
+
 @pytest.mark.slow
 def test_two_processes_find_what_one_finds(tiny_run: Run, tmp_path: Path) -> None:
     two = ["trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=7", "name=two"]

@@ -1,6 +1,7 @@
 """Hydra's plugins that the documents name: Optuna's sweeper and submitit's launcher."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from conftest import CPU, CommandServer, compose, figures, finish, start
 from hydra.errors import MissingConfigException
 
 from pixel_spotter import runs
-from pixel_spotter.cli.mistakes import unknown_setting, user_message
+from pixel_spotter.cli.mistakes import user_message
 
 TINY_CNN = [
     *CPU,
@@ -68,6 +69,9 @@ class TestOptuna:
         ended = run_command("train", "experiment=optuna", few, *TINY_CNN, cwd=where)
         assert ended.code == 0, ended.stderr
         assert f"{self.TRIALS} cells finished, none open" in ended.stdout
+        told = re.findall(r" (\d+ done.*)", ended.stdout)
+        assert len(told) == self.TRIALS
+        assert told[-1] == f"{self.TRIALS} done"
         return where / "outputs/sweeps/optuna"
 
     def test_a_failed_trial_is_the_worst(self, run_command: CommandServer, tmp_path: Path) -> None:
@@ -88,10 +92,10 @@ def test_an_extra_that_is_not_installed(plugin: str) -> None:
         f"In 'hydra/config': Could not find 'hydra/{plugin}'\n\nAvailable"
     )
     extra = plugin.partition("/")[2].partition("_")[0]
-    message = unknown_setting(error, "train")
+    message = user_message(error)
     assert message == f"{extra} is not installed: pip install 'pixel-spotter[{extra}]'"
     other = MissingConfigException("In 'train': Could not find 'model/optuna'")
-    assert unknown_setting(other, "train") is None
+    assert user_message(other) == "In 'train': Could not find 'model/optuna'"
 
 
 @pytest.mark.slow  # submitit starts a process for each cell, and polls them by seconds

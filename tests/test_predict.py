@@ -213,3 +213,21 @@ def test_what_was_found_before_an_interruption_is_kept(
         table.write("all\n")
     assert output.read_text() == "all\n"
     assert not (tmp_path / "out.csv.part").exists()
+
+
+def test_two_commands_with_one_output_at_once(
+    run_command: CommandServer, tiny_run: Run, tmp_path: Path
+) -> None:
+    write_pixel(tmp_path / "a.png", 3, 4)
+    output, asked = tmp_path / "out.csv", [f"checkpoint={tiny_run.best}", "images=a.png"]
+    with growing(output) as rows:
+        rows.write("found by the first\n")
+        rows.flush()
+        ended = run_command("predict", *asked, "output=out.csv", cwd=tmp_path)
+        assert ended.error().startswith("another process is at work in out.csv")
+        assert ended.stderr.count("\n") == 1
+    assert output.read_text() == "found by the first\n"
+    ended = run_command("predict", *asked, "output=out.csv", cwd=tmp_path)
+    assert ended.code == 0, ended.stderr
+    assert table(output.read_text()).keys() == {"a.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "out.csv"}, "no lock is left"

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import CPU, TINY, CommandServer, Run, compose, figures
 
+from pixel_spotter import runs
 from pixel_spotter.data.pixels import PixelDataModule
 from pixel_spotter.errors import UserError
 from pixel_spotter.evaluate import evaluate
@@ -117,3 +118,13 @@ def test_the_command(run_command: CommandServer, tiny_run: Run, tmp_path: Path) 
     asked = [*TINY, "start_from=my best, ever=1.ckpt", "name=on"]
     ended = run_command("train", *asked, cwd=tmp_path)
     assert ended.code == 0, ended.stderr
+
+
+def test_a_grid_over_checkpoints(run_command: CommandServer, tiny_run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.ckpt").write_bytes(tiny_run.best.read_bytes())
+    asked = ["--multirun", *TINY, "start_from=null,a.ckpt", "name=on"]
+    ended = run_command("train", *asked, cwd=tmp_path)
+    assert ended.code == 0, ended.stderr
+    assert "2 cells finished, none open" in ended.stdout
+    configs = [runs.read_config(path.parent) for path in tmp_path.rglob("metrics.json")]
+    assert {config["start_from"] for config in configs} == {None, "a.ckpt"}

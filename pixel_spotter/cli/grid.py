@@ -4,9 +4,10 @@ import itertools
 import json
 import logging
 import math
+import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from pixel_spotter import runs
 from pixel_spotter.cli.mistakes import instantiate, user_message
@@ -26,18 +27,18 @@ log = logging.getLogger(__name__)
 _START = ".start.json"
 """When a grid's last command began, and how much was done by then: what progress is told from."""
 
-_under_way: list["AroundGrid"] = []
+under_way: list["AroundGrid"] = []
 """The grid that this process runs, if it does."""
+
+_TRIED = re.compile(r"model(\.weights)?|ablation|experiment|trainer(\.devices)?|data\.num_workers")
+"""What can keep a cell from running: those that have the same in these are tried once."""
 
 Cells = dict[str, dict[str, str]]
 """What a grid sets in each cell, by the names of their folders."""
 
 
 class AroundGrid(Callback):
-    """Writes a grid's plan when it starts and its report when it ends.
-
-    A grid with failed cells ends in an error that names each reason once.
-    """
+    """Writes a grid's plan when it starts and its report when it ends."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Plan the cells, and refuse what cannot run before anything has."""
@@ -47,8 +48,7 @@ class AroundGrid(Callback):
         # Hydra turns exceptions of callbacks into warnings; SystemExit goes through.
         try:
             cells = _planned(config)
-            _refuse_processes_of_cells(config, cells)
-            cannot = _try_models(cells)
+            cannot = _try(config, cells)
             if self.dry_run:
                 return
             runs.add_to_plan(self.folder, [*config.hydra.overrides.task], cells)
@@ -57,12 +57,11 @@ class AroundGrid(Callback):
             write_text(self.folder / _START, json.dumps(start))
         except Exception as error:
             raise SystemExit(f"error: {user_message(error) or repr(error)}") from error
-        _under_way.append(self)
+        under_way.append(self)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Report on the grid's cells."""
-        problem = self.report()
-        if problem:
+        """Report on the grid's cells; end in an error that names the reasons of failed ones."""
+        if problem := self.report():
             raise SystemExit(f"error: {problem}")
 
     def report(self) -> str:
@@ -70,7 +69,7 @@ class AroundGrid(Callback):
         # Every training command makes this callback; only a grid's end needs these.
         from pixel_spotter.report import print_report, write_report
 
-        _under_way.clear()
+        under_way.clear()
         failed = {
             cell: reason
             for cell, reason in runs.failures(self.folder).items()
@@ -81,32 +80,19 @@ class AroundGrid(Callback):
             if not self.dry_run:
                 print_report(write_report(self.folder), self.folder)
         except Exception as error:
-            reasons = [f"  {_named(cells)}: {why}" for why, cells in runs.by_reason(failed).items()]
-            no_report = f"no report: {user_message(error) or repr(error)}"
-            problem = "\n".join([no_report, *([f"{problem}:"] if failed else []), *reasons])
+            lines = [f"no report: {user_message(error) or repr(error)}", f"{problem}:"]
+            for reason, cells in runs.by_reason(failed).items():
+                named = cells[0] if len(cells) == 1 else f"{len(cells)} cells, {cells[0]} the first"
+                lines.append(f"  {named}: {reason}")
+            problem = "\n".join(lines) if failed else lines[0]
         return problem
 
 
-def under_way() -> Path | None:
-    """Return the folder of the grid that this process runs, if it does."""
-    return _under_way[0].folder if _under_way else None
-
-
-def broke_off() -> None:
-    """Report on the grid that this process was running when something ended it."""
-    for grid in [*_under_way]:
-        grid.report()
-
-
 def run_cell(run_dir: Path, train: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
-    """Train a cell of a grid; one that fails leaves its reason and lets the others run.
+    """Train a cell of a grid in its folder, and return its figures.
 
-    Args:
-        run_dir: the cell's folder.
-        train: trains it and returns its figures.
-
-    Returns:
-        The figures; None if it failed, or another process is at it.
+    One that fails leaves its reason and lets the others run: it returns None, as does one that
+    another process has.
     """
     failure = run_dir / runs.FAILURE
     metrics = None
@@ -123,10 +109,10 @@ def run_cell(run_dir: Path, train: Callable[[], dict[str, Any]]) -> dict[str, An
         if message is None:
             log.exception("failed: %s", run_dir)
             message = f"{type(error).__name__}: {error}; see {run_dir / 'train.log'}"
-        if not runs.is_finished(run_dir):  # what is finished stays so
-            write_text(failure, message + "\n")
-        else:
+        if runs.is_finished(run_dir):  # what is finished stays so
             log.error("%s", message)
+        else:
+            write_text(failure, message + "\n")
     _tell_progress(run_dir.parent)
     return metrics
 
@@ -134,15 +120,15 @@ def run_cell(run_dir: Path, train: Callable[[], dict[str, Any]]) -> dict[str, An
 def _tell_progress(folder: Path) -> None:
     """Say how many of a grid's cells are done, and how long the others will take."""
     start, planned = _start(folder), runs.read_plan(folder)["cells"]
-    if not planned or not start:
-        return
-    failed = {path.parent.name for path in folder.glob(f"*/{runs.FAILURE}")} & planned.keys()
-    done = len(_done(folder) & planned.keys())
-    left = len(planned) - done - len(failed)
-    words = f"{done}/{len(planned)} done"
+    done, failed = (
+        len([name for name in cells if name in planned or not planned])
+        for cells in (_done(folder), runs.failures(folder))
+    )
+    left = len(planned) - done - failed if planned else 0  # other sweepers plan as they go
+    words = f"{done}/{len(planned)} done" if planned else f"{done} done"
     if failed:
-        words += f", {len(failed)} failed"
-    now = done - start["done"]
+        words += f", {failed} failed"
+    now = done - start.get("done", done)
     if left and now > 0:
         words += f", about {_duration((time.time() - start['time_s']) / now * left)} left"
     log.info("%s", words)
@@ -166,10 +152,6 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _named(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{len(names)} cells, {names[0]} the first"
-
-
 def _planned(config: DictConfig) -> Cells:
     """Return the cells of Hydra's own sweeper; another one decides as it goes."""
     hydra = config.hydra
@@ -188,43 +170,34 @@ def _planned(config: DictConfig) -> Cells:
     cells = (
         dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())
     )
-    excluded = [*hydra.job.config.override_dirname.exclude_keys]
-    return {_folder_of(cell, excluded): cell for cell in cells}
+    excluded = hydra.job.config.override_dirname.exclude_keys
+    return {
+        runs.folder_name(  # as conf/train.yaml has it
+            ",".join(sorted(f"{k}={v}" for k, v in cell.items() if k.lstrip("+") not in excluded))
+        ): cell
+        for cell in cells
+    }
 
 
-def _folder_of(overrides: Mapping[str, str], excluded: list[str]) -> str:
-    """Return the name that ``conf/train.yaml`` gives to a cell's folder."""
-    return runs.folder_name(
-        ",".join(sorted(f"{k}={v}" for k, v in overrides.items() if k.lstrip("+") not in excluded))
-    )
-
-
-def _refuse_processes_of_cells(config: DictConfig, cells: Cells) -> None:
-    if any(cell.get("trainer.devices", "1") not in ("1", "auto") for cell in cells.values()):
-        raise UserError("a grid trains each cell on one device: leave out trainer.devices")
-    asked = [cell.get("data.num_workers", "0") for cell in cells.values()]
-    if "joblib" in config.hydra.launcher._target_ and any(count != "0" for count in asked):
-        raise UserError(
-            "data.num_workers: cells that run side by side cannot have processes of their own; "
-            "leave it out (0 is fastest), or add hydra/launcher=basic"
-        )
-
-
-def _try_models(cells: Cells) -> dict[str, str]:
-    """Look for pretrained weights before the grid starts: return why which cells cannot run.
+def _try(config: DictConfig, cells: Cells) -> dict[str, str]:
+    """Look for what cannot work before the grid starts: return why which cells cannot run.
 
     Raises:
-        UserError: if none can.
+        UserError: if none can, or their processes are none that a grid has.
     """
     kinds: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for name, cell in cells.items():
-        chosen = ("model", "ablation", "model.weights", "experiment")
-        kinds[tuple(f"{k}={v}" for k, v in cell.items() if k in chosen)].append(name)
+        kinds[tuple(f"{k}={v}" for k, v in cell.items() if _TRIED.fullmatch(k))].append(name)
     cannot: dict[str, str] = {}
+    if not cells:  # another sweeper's
+        _refuse_processes(config, config.hydra.launcher._target_)
+    asked = config.hydra.overrides.get("hydra", [])
+    found_in = [word for word in asked if "hydra.searchpath" in word]  # where configs may be
     for names in kinds.values():
-        overrides = [f"{key}={value}" for key, value in cells[names[0]].items()]
+        overrides = [*found_in, *(f"{key}={value}" for key, value in cells[names[0]].items())]
         loader = GlobalHydra.instance().config_loader()
         cfg = loader.load_configuration("train", overrides, RunMode.RUN)
+        _refuse_processes(cfg, config.hydra.launcher._target_)
         try:
             if cfg.model.get("weights") is not None:
                 instantiate(cfg.model, "model")
@@ -234,3 +207,14 @@ def _try_models(cells: Cells) -> dict[str, str]:
             if len(cannot) == len(cells):
                 raise
     return cannot
+
+
+def _refuse_processes(cfg: DictConfig, launcher: str) -> None:
+    devices = cfg.trainer.devices
+    if not (devices in (1, "1") or (isinstance(devices, ListConfig) and len(devices) == 1)):
+        raise UserError("a grid trains each cell on one device: leave out trainer.devices")
+    if "joblib" in launcher and cfg.data.num_workers != 0:
+        raise UserError(
+            "data.num_workers: cells that run side by side cannot have processes of their own; "
+            "leave it out (0 is fastest), or add hydra/launcher=basic"
+        )

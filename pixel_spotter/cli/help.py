@@ -1,8 +1,11 @@
 """What the commands say of themselves, from the comments in ``conf/``; imports next to nothing."""
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
+from string import Template
 
 _INSTALLED = Path(__file__).parents[1] / "conf"
 CONF_DIR = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "conf"
@@ -15,8 +18,8 @@ COMMANDS = {
     "report": "say what a grid has found",
 }
 
-_SETTING = re.compile(r"^( *)([\w.]+):(?: +(.*?))?(?: +# *(.*))?$")
-_DEFAULT = re.compile(r"^  - (\w+): (\w+)", flags=re.MULTILINE)
+_SETTING = re.compile(r"^( *)([\w.]+):(?: +([^#\s].*?))?(?: +# *(.*))?$")
+_DEFAULT = re.compile(r"^  - (?:optional )?(\w+): (\S+)", flags=re.MULTILINE)
 
 
 def overview() -> str:
@@ -36,6 +39,13 @@ def overview() -> str:
     )
 
 
+def help_if_asked(command: str) -> None:
+    """Answer ``--help`` on the command line, and end."""
+    if {"-h", "--help"} & {*sys.argv[1:]}:
+        show_help(command, sys.argv[1:])
+        sys.exit()
+
+
 def show_help(command: str, arguments: Sequence[str] = ()) -> None:
     """Print a command's usage, examples, choices and settings.
 
@@ -44,66 +54,54 @@ def show_help(command: str, arguments: Sequence[str] = ()) -> None:
         arguments: of its command line: the settings are those of the choices named there.
     """
     text = (CONF_DIR / f"{command}.yaml").read_text(encoding="utf-8")
-    intro = [line.removeprefix("#").strip() for line in _head(text)]
     print(f"{COMMANDS[command].capitalize()}.\n")
     print(f"usage: pixel-spotter {command} [GROUP=CHOICE ...] [KEY=VALUE ...]\n")
-    print("\n".join(f"  {line}".rstrip() for line in intro))
-    groups = dict(_DEFAULT.findall(text))
-    chosen = dict(word.split("=", 1) for word in arguments if word.count("=") == 1)
+    for line in takewhile(lambda line: line.startswith("#"), text.splitlines()):
+        print(f"  {line.removeprefix('#').strip()}".rstrip())
+    groups = _DEFAULT.findall(text)
+    chosen = dict(groups) | dict(word.split("=", 1) for word in arguments if word.count("=") == 1)
     if groups:
         print("\nchoices, the first being the default:")
-        for group, default in groups.items():
-            files = sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml"))
-            others = [name for name in files if name != default]
-            names = ["null" if default == "null" else default, *others]
-            print(f"  {group}={', '.join(names)}")
+        for group, default in groups:
+            if "$" not in default:
+                files = sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml"))
+                print(f"  {group}={', '.join(dict.fromkeys([default, *files]))}")
     print("\nsettings, with their defaults:")
-    rows = [*_settings(CONF_DIR / f"{command}.yaml")]
-    for group, default in groups.items():
-        choice = chosen.get(group, default)
-        if choice != "null":
-            rows += _settings(CONF_DIR / group / f"{choice}.yaml", f"{group}.")
-    for key, value, comment in rows:
+    rows = {key: (value, comment) for key, value, comment in _settings(f"{command}.yaml")}
+    for group, _ in groups:
+        choice = Template(chosen[group]).safe_substitute(chosen)  # a recipe's is ${model}
+        for key, value, comment in _settings(f"{group}/{choice}.yaml"):
+            rows[key] = (value, comment or rows.get(key, ("", ""))[1])
+    for key, (value, comment) in rows.items():
         print(f"  {f'{key}={value}':36} {comment}".rstrip())
 
 
 def known_settings(command: str) -> list[str]:
     """Return the keys of a command's settings, whatever is chosen, and its groups."""
     text = (CONF_DIR / f"{command}.yaml").read_text(encoding="utf-8")
-    groups = [group for group, _ in _DEFAULT.findall(text)]
-    keys = [key for key, _, _ in _settings(CONF_DIR / f"{command}.yaml")]
-    for group in groups:
-        for file in sorted((CONF_DIR / group).glob("*.yaml")):
-            if "@package _global_" not in file.read_text(encoding="utf-8"):
-                keys += [key for key, _, _ in _settings(file, f"{group}.")]
+    groups = [group for group, default in _DEFAULT.findall(text) if "$" not in default]
+    files = [file for group in groups for file in sorted((CONF_DIR / group).glob("*.yaml"))]
+    names = [f"{command}.yaml", *(f"{file.parent.name}/{file.name}" for file in files)]
+    keys = [key for name in names for key, _, _ in _settings(name)]
     return [*dict.fromkeys([*groups, *keys])]
 
 
-def _head(text: str) -> Iterator[str]:
-    """Yield the comment lines that a file begins with."""
-    for line in text.splitlines():
-        if not line.startswith("#"):
-            return
-        yield line
-
-
-def _settings(file: Path, prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Yield key, default and comment of each setting in a config that is written down in it."""
-    if not file.is_file():
+def _settings(file: str) -> Iterator[tuple[str, str, str]]:
+    """Yield key, default and comment of each setting that a config in ``conf/`` writes down."""
+    path = CONF_DIR / file
+    if not path.is_file():
         return
+    text = path.read_text(encoding="utf-8")
+    group, _, _ = file.rpartition("/")
+    prefix = f"{group}." if group and "@package _global_" not in text else ""
+    if base := re.search(r"^defaults:\n  - (\w+)$", text, flags=re.MULTILINE):
+        yield from _settings(f"{group}/{base[1]}.yaml")
     parents: list[tuple[int, str]] = []
-    lines = file.read_text(encoding="utf-8").splitlines()
-    base = re.search(r"^defaults:\n  - (\w+)$", "\n".join(lines), flags=re.MULTILINE)
-    if base:
-        yield from _settings(file.with_name(f"{base[1]}.yaml"), prefix)
-    for line in lines:
-        found = _SETTING.match(line)
-        if not found:
-            continue
+    for found in filter(None, map(_SETTING.match, text.splitlines())):
         indent, key, value, comment = len(found[1]), found[2], found[3] or "", found[4] or ""
         parents = [parent for parent in parents if parent[0] < indent]
-        path = [name for _, name in parents]
+        path_of = [name for _, name in parents]
         parents.append((indent, key))
         written = value and not value.startswith("${") and not key.startswith("_")
-        if written and (path or [key])[0] not in ("hydra", "defaults"):
-            yield prefix + ".".join([*path, key]), value, comment
+        if written and parents[0][1] not in ("hydra", "defaults"):
+            yield prefix + ".".join([*path_of, key]), value, comment

@@ -1,6 +1,7 @@
 """What a user can get wrong, in one line."""
 
 import difflib
+import importlib.util
 import inspect
 import re
 import typing
@@ -8,54 +9,63 @@ from typing import Any
 
 import hydra
 import torch
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 from typeguard import TypeCheckError, check_type
 
 from pixel_spotter.cli.help import CONF_DIR, known_settings
 from pixel_spotter.errors import UserError
 
-_TRAINER = (
-    "gradient_clip_val",
-    "gradient_clip_algorithm",
-    "accumulate_grad_batches",
-    "min_epochs",
-    "num_nodes",
-    "benchmark",
-    "detect_anomaly",
-    "sync_batchnorm",
-)
+_TRAINER = {
+    *("trainer.gradient_clip_val", "trainer.gradient_clip_algorithm", "trainer.min_epochs"),
+    *("trainer.accumulate_grad_batches", "trainer.sync_batchnorm", "trainer.num_nodes"),
+    *("trainer.benchmark", "trainer.detect_anomaly"),
+}
 """Arguments of the Trainer that may be given beside those in ``conf/trainer/``.
 
 The others would be overruled, or leave nothing to measure (``limit_val_batches=0``).
 """
 
 
-def user_message(error: BaseException) -> str | None:
+def user_message(error: BaseException, command: str = "train") -> str | None:
     """Return the line that tells a user what to put right, or None if the error is a bug."""
+    text, kind = str(error), type(error).__name__
     if isinstance(error, torch.OutOfMemoryError):
         return "the device is out of memory; try a smaller batch size"
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:
         return "there is not enough memory; try fewer samples, or a smaller batch or image"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} is missing: add {error.full_key}=..."
-    if type(error).__name__ in ("TerminatedWorkerError", "BrokenProcessPool"):
+    if kind in ("TerminatedWorkerError", "BrokenProcessPool"):
         return (
             "a process of the grid was killed, maybe for lack of memory: the same command "
             "continues; hydra.launcher.n_jobs=1 takes less"
         )
-    if type(error).__name__ in ("UncompletedJobError", "FailedJobError"):
+    if kind in ("UncompletedJobError", "FailedJobError"):
         return (
             "a job of the grid ended without a result, maybe out of time or memory; what it said "
             "is in .submitit in the grid's folder: the same command continues"
         )
     if isinstance(error, InstantiationException):
         return None
-    if "Config group override must be a string" in str(error):
+    if "Config group override must be a string" in text:
         return "a group such as logger needs one of its choices, not null"
+    if "Could not determine home directory" in text:
+        return "a path begins with ~ and the name of a user whom this machine does not know"
+    if isinstance(error, HydraException):
+        if found := re.match(r"Could not override '([^']+)'", text):
+            return _no_setting(found[1], command)
+        if found := re.search(
+            r"Could not find 'hydra/(?:sweeper|launcher)/(optuna|submitit)", text
+        ):
+            return _not_installed(found[1])
+        if found := re.match(r"Could not append to config. An item is already at '([^']+)'", text):
+            return f"{found[1]} is a setting already: leave out the + before it"
     if isinstance(error, UserError | HydraException | OmegaConfBaseException):
         return one_line(error)
     cause: BaseException | None = error
@@ -69,30 +79,13 @@ def user_message(error: BaseException) -> str | None:
 
 def one_line(error: BaseException) -> str:
     """Fold a message of several lines, and the cause that Hydra leaves out, into one."""
-    text = str(error)
+    text = str(error).partition("Config search path:")[0]
     if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
-        text = f"{text}\n{str(error.__cause__).splitlines()[0]}"
-    text = text.partition("Config search path:")[0]
+        text += f"\n{str(error.__cause__).splitlines()[0]}"
     lines = [line.strip() for line in text.splitlines()]
-    kept = [line for line in lines if line and not line.startswith(("full_key:", "object_type="))]
-    return " ".join(kept)
-
-
-def unknown_setting(error: BaseException, command: str) -> str | None:
-    """Return the line for a setting that Hydra does not know, or knows already."""
-    if not isinstance(error, HydraException):
-        return None
-    if found := re.match(r"Could not override '([^']+)'", str(error)):
-        return _no_setting(found[1], command)
-    if found := re.search(
-        r"Could not find 'hydra/(?:sweeper|launcher)/(optuna|submitit)", str(error)
-    ):
-        return f"{found[1]} is not installed: pip install 'pixel-spotter[{found[1]}]'"
-    if found := re.match(
-        r"Could not append to config. An item is already at '([^']+)'", str(error)
-    ):
-        return f"{found[1]} is a setting already: leave out the + before it"
-    return None
+    return " ".join(
+        one for one in lines if one and not one.startswith(("full_key:", "object_type="))
+    )
 
 
 def refuse_unknown_settings(cfg: DictConfig, command: str) -> DictConfig:
@@ -101,46 +94,61 @@ def refuse_unknown_settings(cfg: DictConfig, command: str) -> DictConfig:
     Raises:
         UserError: naming a setting that it would not, and the nearest that it would.
     """
-    settings = known_settings(command)
-    written_down = OmegaConf.load(CONF_DIR / f"{command}.yaml")
-    known = {*(key.partition(".")[0] for key in settings), *map(str, written_down)}
+    settings = {*known_settings(command), *_TRAINER}
+    own = OmegaConf.load(CONF_DIR / f"{command}.yaml")
+    known = {*(key.partition(".")[0] for key in settings), *map(str, own)}
     written = OmegaConf.to_yaml(cfg)
     for key in map(str, cfg):
         if key not in known and not re.search(rf"\${{{re.escape(key)}[.}}]", written):
             raise UserError(_no_setting(key, command))
-    for key in map(str, cfg.get("early_stopping", {})):
-        if f"early_stopping.{key}" not in settings and key != "_target_":
-            raise UserError(_no_setting(f"early_stopping.{key}", command))
+    for group in ("early_stopping", "trainer"):
+        for key in map(str, cfg.get(group, {})):
+            if key != "_target_" and f"{group}.{key}" not in settings:
+                raise UserError(_no_setting(f"{group}.{key}", command))
     if "save_dir" in cfg.get("logger", {}):
         raise UserError("logger.save_dir is not for use here: logs are kept in the run folder")
     if command == "evaluate":
-        _refuse_what_only_training_uses(cfg)
-    for key in map(str, cfg.get("trainer", {})):
-        if f"trainer.{key}" not in settings and key not in ("_target_", *_TRAINER):
-            raise UserError(_no_setting(f"trainer.{key}", command))
+        defaults: Any = OmegaConf.load(CONF_DIR / "trainer/auto.yaml")
+        fits = ("max_epochs", "max_time", "fast_dev_run", "log_every_n_steps")
+        unused = [f"trainer.{key}" for key in fits if cfg.trainer[key] != defaults[key]]
+        unused += [f"data.{key}" for key in map(str, cfg.data) if key not in own.data]
+        if unused:
+            raise UserError(f"{unused[0]} is for training: leave it out")
     return cfg
 
 
-def _refuse_what_only_training_uses(cfg: DictConfig) -> None:
-    defaults: Any = OmegaConf.load(CONF_DIR / "trainer/auto.yaml")
-    for key in ("max_epochs", "max_time", "fast_dev_run", "log_every_n_steps"):
-        if cfg.trainer[key] != defaults[key]:
-            raise UserError(f"trainer.{key} is for training: leave it out")
-    known = OmegaConf.load(CONF_DIR / "evaluate.yaml").data
-    for key in map(str, cfg.data):
-        if key not in known:
-            raise UserError(f"data.{key} is for training: leave it out")
+def refuse_what_is_not_there(cfg: DictConfig) -> None:
+    """Refuse modules to trust, and settings of Hydra, that nothing would ever look for.
+
+    Raises:
+        UserError: naming them.
+    """
+    trust = cfg.get("trust", ListConfig([]))
+    for module in trust if isinstance(trust, ListConfig) else [trust]:
+        try:
+            found = importlib.util.find_spec(module)
+        except (ImportError, ValueError, AttributeError):  # its package is not there, or no text
+            found = None
+        if found is None:
+            raise UserError(f"trust={module}: there is no such module")
+    added = [word for word in HydraConfig.get().overrides.hydra if word.startswith("+hydra.")]
+    for key in (word.removeprefix("+hydra.").partition("=")[0] for word in added):
+        try:
+            OmegaConf.merge(HydraConf, OmegaConf.from_dotlist([f"{key}=???"]))
+        except ConfigKeyError as error:
+            raise UserError(f"there is no setting hydra.{key}") from error
+
+
+def _not_installed(extra: str) -> str:
+    return f"{extra} is not installed: pip install 'pixel-spotter[{extra}]'"
 
 
 def _no_setting(key: str, command: str) -> str:
     """Say that there is no such setting, and which one may be meant."""
     settings = known_settings(command)
     group, _, word = key.rpartition(".")
-    if (
-        group == "trainer"
-        and word in inspect.signature(Trainer).parameters
-        and word not in settings
-    ):
+    forbidden = {*inspect.signature(Trainer).parameters} - {*settings}
+    if group == "trainer" and word in forbidden:
         return (
             f"{key} is not for use here: it would be overruled, or leave nothing to measure; "
             f"trainer.fast_dev_run=true is a quick try"
@@ -161,10 +169,10 @@ def _no_setting(key: str, command: str) -> str:
 
 
 def instantiate(config: DictConfig, key: str, **arguments: Any) -> Any:
-    """Make what a config describes, from plain values.
+    """Make what a config describes, a class and its arguments, from plain values.
 
     Args:
-        config: a class and its constructor's arguments.
+        config: what to make.
         key: where it stands in the config, for messages.
         arguments: further arguments.
 
@@ -175,25 +183,22 @@ def instantiate(config: DictConfig, key: str, **arguments: Any) -> Any:
     try:
         return hydra.utils.instantiate(config, _convert_="all", **arguments)
     except InstantiationException as error:
-        cause = error.__cause__
+        cause = error.__cause__ or UserError(str(error))
         if isinstance(cause, UserError):
             raise cause from error
-        if cause is None or isinstance(
-            cause, (ValueError, TypeError, MisconfigurationException, ImportError)
-        ):
-            if unknown := re.search(r"unexpected keyword argument '(\w+)'", str(cause)):
-                raise UserError(_no_setting(f"{key}.{unknown[1]}", "train")) from error
-            prefix = f"{key}: " if type(cause) is TypeError else ""
-            raise UserError(prefix + one_line(cause or error)) from error
-        raise
+        if not isinstance(cause, ValueError | TypeError | MisconfigurationException | ImportError):
+            raise
+        if unknown := re.search(r"unexpected keyword argument '(\w+)'", str(cause)):
+            raise UserError(_no_setting(f"{key}.{unknown[1]}", "train")) from error
+        extra = re.search("wandb|mlflow", str(cause))
+        if extra and isinstance(cause, ImportError):
+            raise UserError(_not_installed(extra[0])) from error
+        prefix = f"{key}: " if type(cause) is TypeError else ""
+        raise UserError(prefix + one_line(cause)) from error
 
 
 def check_types(config: DictConfig, key: str) -> None:
     """Hold a config's values against the types of the arguments that they are for.
-
-    Args:
-        config: a class and its constructor's arguments.
-        key: where it stands in the config.
 
     Raises:
         UserError: naming the value that does not fit.
@@ -208,14 +213,12 @@ def check_types(config: DictConfig, key: str) -> None:
         if isinstance(value, DictConfig) and "_target_" in value:
             check_types(value, f"{key}.{name}")
         elif name in hints:
-            plain = value
-            if OmegaConf.is_config(value):
-                plain = OmegaConf.to_container(value, resolve=True)
+            hint = hints[name]
+            plain = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
             try:
-                check_type(plain, hints[name])
+                check_type(plain, hint)
             except TypeCheckError:
-                words = getattr(hints[name], "__name__", str(hints[name]))
-                words = str(hints[name]) if "[" in str(hints[name]) else words
+                words = hint.__name__ if isinstance(hint, type) else str(hint)
                 words = re.sub(r"\b(collections\.abc|typing|torch)\.", "", words)
                 raise UserError(f"{key}.{name} must be {words}, got {plain!r}") from None
             except Exception:  # hints beyond what can be checked

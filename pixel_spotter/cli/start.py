@@ -7,20 +7,27 @@ import re
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from pixel_spotter import runs
 from pixel_spotter.cli import grid
-from pixel_spotter.cli.help import CONF_DIR, show_help
-from pixel_spotter.cli.mistakes import refuse_unknown_settings, unknown_setting, user_message
+from pixel_spotter.cli.help import CONF_DIR
+from pixel_spotter.cli.mistakes import (
+    instantiate,
+    refuse_unknown_settings,
+    refuse_what_is_not_there,
+    user_message,
+)
 from pixel_spotter.errors import UserError
 from pixel_spotter.files import write_text
 
@@ -41,9 +48,6 @@ def run_command(command: str, task: Callable[[DictConfig], Any]) -> None:
         command: its name, and that of its primary config in ``conf/``.
         task: what to run with the composed config.
     """
-    if {"-h", "--help"} & {*sys.argv[1:]}:
-        show_help(command, sys.argv[1:])
-        return
     # The processes that distributed training starts inherit what is set here.
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
@@ -55,18 +59,25 @@ def run_command(command: str, task: Callable[[DictConfig], Any]) -> None:
         except KeyboardInterrupt:
             _interrupted(command)
         except Exception as error:
-            message = unknown_setting(error, command) or user_message(error)
+            message = user_message(error, command)
             if message is None or full_error:
                 raise
-            grid.broke_off()
+            for broken_off in [*grid.under_way]:
+                broken_off.report()
             sys.exit(f"error: {message}")
+
+    def checked(cfg: DictConfig) -> Any:
+        refuse_unknown_settings(cfg, command)
+        refuse_what_is_not_there(cfg)
+        return task(cfg)
 
     def job(cfg: DictConfig) -> Any:
         _quieten()  # a launcher may run the job in a process of its own
-        return guarded(lambda: task(refuse_unknown_settings(cfg, command)))
+        return guarded(checked, cfg)
 
     def start() -> None:
-        sys.argv[1:] = [text_as_it_is(argument) for argument in sys.argv[1:]]
+        multirun = bool({"--multirun", "-m"} & {*sys.argv[1:]})
+        sys.argv[1:] = [text_as_it_is(argument, multirun) for argument in sys.argv[1:]]
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=command)(job)()
 
     guarded(start)
@@ -75,15 +86,17 @@ def run_command(command: str, task: Callable[[DictConfig], Any]) -> None:
 def _interrupted(command: str) -> None:
     """End after Ctrl-C, saying what continues; a process of a grid leaves that to the grid's."""
     if multiprocessing.parent_process() is None:
-        continues = ""
-        if command == "train":
-            begun = HydraConfig.initialized()
-            folder = grid.under_way() or Path(
-                HydraConfig.get().runtime.output_dir if begun else "outputs"
-            )
-            named = any(word.startswith(("name=", "experiment=")) for word in sys.argv)
-            with_name = "" if named else f" with name={folder.name}"
-            continues = f": the same command{with_name} continues"
+        words, folder = sys.argv, None
+        if HydraConfig.initialized():
+            hydra_cfg = HydraConfig.get()
+            words = [*sys.argv, *hydra_cfg.overrides.task]
+            in_grid = hydra_cfg.mode == RunMode.MULTIRUN
+            folder = Path(hydra_cfg.sweep.dir if in_grid else hydra_cfg.runtime.output_dir)
+        elif grid.under_way:
+            folder = grid.under_way[0].folder
+        named = any(word.startswith(("name=", "experiment=")) for word in words)
+        with_name = "" if named or folder is None else f" with name={folder.name}"
+        continues = f": the same command{with_name} continues" if command == "train" else ""
         print(f"interrupted{continues}", file=sys.stderr)
     sys.exit(130)
 
@@ -109,13 +122,16 @@ def _thread_failed(failure: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(failure)
 
 
+def make_trainer(cfg: DictConfig, **arguments: Any) -> Trainer:
+    """Make the Trainer; time is limited by a callback, samples are shared out by the data."""
+    fixed = {"max_time": None, "use_distributed_sampler": False}
+    trainer: Trainer = instantiate(cfg.trainer, "trainer", **fixed, **arguments)
+    return trainer
+
+
 @rank_zero_only
 def claim(run_dir: Path, cfg: DictConfig) -> None:
-    """Write a run's config into its folder, unless a run with other settings is in there.
-
-    Raises:
-        UserError: if the folder holds such a run.
-    """
+    """Write a run's config into its folder; refuse one that holds a run with other settings."""
     for unfinished in (run_dir / runs.LAST).parent.glob(".*.tmp.*"):
         unfinished.unlink(missing_ok=True)  # what a killed process was writing
     begun = (run_dir / runs.LAST).is_file() or runs.is_finished(run_dir)
@@ -134,6 +150,12 @@ def claim(run_dir: Path, cfg: DictConfig) -> None:
                 f"another name"
             )
         return
+    write_config(run_dir, cfg)
+
+
+@rank_zero_only
+def write_config(run_dir: Path, cfg: DictConfig) -> None:
+    """Write ``.hydra/``."""
     write_text(run_dir / runs.CONFIG, OmegaConf.to_yaml(cfg))
     if HydraConfig.initialized():
         hydra_cfg = HydraConfig.get()
@@ -151,11 +173,7 @@ def _comparable(cfg: Any) -> dict[str, Any]:
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device called cpu or cuda; ``auto`` takes a GPU where there is one.
-
-    Raises:
-        UserError: if it is neither, or not there.
-    """
+    """Return the device called cpu or cuda; ``auto`` takes a GPU where there is one."""
     if name not in ("auto", "cpu", "cuda"):
         raise UserError(f"device={name}: choose auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
@@ -165,27 +183,37 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def text_as_it_is(argument: str, texts: Sequence[str] = _TEXTS) -> str:
+def text_as_it_is(argument: str, multirun: bool = False) -> str:
     """Quote the value of ``key=value`` for Hydra, if it is a name or path and not quoted yet.
+
+    In a grid, ``start_from`` sweeps over what stands between its commas.
 
     Raises:
         UserError: if it is a name that cannot be a folder's.
     """
-    key, equals, value = argument.partition("=")
-    plus, key = key[: len(key) - len(key.lstrip("+"))], key.lstrip("+")
-    if key == "model.weights" and value.startswith("~/"):
-        return f"{plus}{key}={Path(value).expanduser()}"
-    if key not in texts or not equals:
+    plus_key, equals, value = argument.partition("=")
+    key = plus_key.lstrip("+")
+    if key == "model.weights" and value.startswith("~"):
+        return f"{plus_key}={Path(value).expanduser()}"
+    if key not in _TEXTS or not equals:
         return argument
-    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
     if key == "name" and not _is_name(value.strip("'\"")):
         raise UserError(f"name={value} cannot be a folder's name inside outputs/: choose another")
-    if quoted or value == "" or (value == "null" and key != "name"):
-        return argument
-    if value == "~" or value.startswith("~/"):
+    if key == "name" and value == "null":
+        return f"{plus_key}='null'"
+    sweeps = multirun and key == "start_from" and not {*value} & {*"'\""}
+    values = map(_quoted, value.split(",") if sweeps else [value])
+    return f"{plus_key}={','.join(values)}"
+
+
+def _quoted(value: str) -> str:
+    """Quote a text for Hydra, if it is not quoted yet; ``null`` is none."""
+    if value in ("", "null") or (len(value) > 1 and value[0] == value[-1] and value[0] in "'\""):
+        return value
+    if value == "~" or (value.startswith("~") and "/" in value):
         value = str(Path(value).expanduser())
     escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
-    return f"{plus}{key}='{escaped}'".replace("${", "\\${")
+    return f"'{escaped}'".replace("${", "\\${")
 
 
 def _is_name(text: str) -> bool:

@@ -1,5 +1,6 @@
 """Image files in, tensors out."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,7 +42,12 @@ def find_images(images: str) -> list[Path]:
 def _matching(pattern: Path) -> Iterator[Path]:
     """Yield what a pattern stands for: ``*`` no hidden files, ``**`` no folders behind links."""
     root = Path(pattern.anchor)
-    for found in root.glob(str(pattern.relative_to(root))):
+    parts = [
+        part if part == "**" else re.sub(r"\*+", "*", part)  # what Python 3.13 takes ** for
+        for part in pattern.relative_to(root).parts
+    ]
+    parts += ["*"] if pattern.name == "**" else []  # before 3.13, it means folders only
+    for found in root.glob("/".join(parts)):
         hidden = (part for part in found.parts if part.startswith("."))
         if all(part in (".", "..") or part in pattern.parts for part in hidden):
             yield found

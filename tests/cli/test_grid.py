@@ -13,7 +13,8 @@ from PIL import Image
 from sweeps import write_cell
 
 from pixel_spotter import runs
-from pixel_spotter.cli.grid import AroundGrid, _duration
+from pixel_spotter.cli.grid import AroundGrid, _duration, _refuse_processes
+from pixel_spotter.errors import UserError
 from pixel_spotter.train import train
 
 GRID = [
@@ -199,7 +200,8 @@ CONFIG = {
         "sweeper": {"_target_": "another.Sweeper"},
         "overrides": {"task": []},
     },
-    "trainer": {"fast_dev_run": False},
+    "trainer": {"fast_dev_run": False, "devices": 1},
+    "data": {"num_workers": 0},
 }
 
 
@@ -351,6 +353,31 @@ def test_processes_of_cells_are_refused_before_the_grid(
     ended = run_command("train", *grid, cwd=tmp_path)
     assert says in ended.error()
     assert not (tmp_path / "outputs/sweeps/p").exists()
+
+
+def test_processes_of_cells_that_an_experiment_asks_for(
+    run_command: CommandServer, tmp_path: Path
+) -> None:
+    (tmp_path / "own/experiment").mkdir(parents=True)
+    (tmp_path / "own/experiment/workers.yaml").write_text(
+        "# @package _global_\ndata:\n  num_workers: 2\n"
+    )
+    own = [*QUICK, "name=p", "model=argmax", f"hydra.searchpath=[file://{tmp_path}/own]"]
+    for experiments in ("workers", "null,workers"):
+        grid = ["--multirun", *own, "hydra/launcher=joblib", f"experiment={experiments}"]
+        ended = run_command("train", *grid, cwd=tmp_path)
+        assert "cannot have processes of their own" in ended.error()
+    assert not (tmp_path / "outputs/sweeps/p").exists()
+
+
+@pytest.mark.parametrize("devices", ["1", "[0]", "[3]", "2", "auto", "-1", "[0,1]"])
+def test_one_device_whatever_its_number(devices: str) -> None:
+    cfg = compose([f"trainer.devices={devices}"])
+    if devices in ("1", "[0]", "[3]"):
+        _refuse_processes(cfg, "joblib")
+    else:
+        with pytest.raises(UserError, match="one device"):
+            _refuse_processes(cfg, "joblib")
 
 
 def test_a_cell_that_another_process_has_is_left_to_it(

@@ -1,9 +1,10 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, compose
 
 from pixel_spotter import __version__
 from pixel_spotter.cli.help import COMMANDS, CONF_DIR, show_help
@@ -30,6 +31,16 @@ def test_what_a_command_says_of_itself_imports_nothing_slow(arguments: list[str]
     ended = run(*arguments)
     assert not {*ended.stderr.split()} & {*SLOW_TO_IMPORT}
     assert (ended.returncode == 0) == (arguments != ["trian"])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_other_way_to_start_a_command_is_as_fast(command: str) -> None:
+    asked = [sys.executable, "-X", "importtime", "-m", f"pixel_spotter.{command}", "--help"]
+    ended = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True)
+    imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
+    assert "pixel_spotter.cli.help" in imported
+    assert not imported & {*SLOW_TO_IMPORT}
+    assert (ended.returncode, ended.stdout) == (0, run(command, "--help").stdout)
 
 
 def test_version_and_overview() -> None:
@@ -59,6 +70,38 @@ def test_settings_of_what_is_chosen(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert "model.stem=imagenet" in text
     assert "model.js_weight" not in text
+
+
+@pytest.mark.parametrize(
+    ("given", "lr", "epochs"),
+    [
+        ([], "0.02", "4"),
+        (["model=svm"], "0.001", "64"),
+        (["model=resnet18_scratch"], "0.001", "16"),
+        (["model=coordconv"], "0.01", "32"),
+        (["experiment=learning_curve"], "0.02", "16"),
+    ],
+)
+def test_settings_are_those_of_the_models_recipe(
+    given: list[str], lr: str, epochs: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = compose(["model=heatmap", *given])
+    assert (cfg.optim.lr, cfg.trainer.max_epochs) == (float(lr), int(epochs))
+    show_help("train", given)
+    text = capsys.readouterr().out
+    assert re.findall(r"  (optim.lr|trainer.max_epochs)=(\S+) +\w", text) == [
+        ("optim.lr", lr),
+        ("trainer.max_epochs", epochs),
+    ]
+
+
+def test_every_setting_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in COMMANDS:
+        show_help(command, ["model=resnet18_scratch"])
+        told = re.findall(r"^  ([\w.]+)=(\S+)", capsys.readouterr().out, flags=re.MULTILINE)
+        names = [name for name, _ in told]
+        assert len({*names}) == len(names)
+        assert not [name for name, value in told if value.startswith("#")]
 
 
 def test_every_setting_says_what_it_means() -> None:

@@ -1,18 +1,22 @@
+import importlib.util
 import signal
+import sys
 import time
 from pathlib import Path
 
+import hydra
 import numpy as np
 import pytest
 import torch
 from conftest import TINY, CommandServer, Run, compose, finish, read_json, start
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf.errors import MissingMandatoryValue
 from PIL import Image
 
 from pixel_spotter.cli.help import CONF_DIR, known_settings
 from pixel_spotter.cli.mistakes import refuse_unknown_settings, user_message
-from pixel_spotter.cli.start import pick_device, text_as_it_is
+from pixel_spotter.cli.start import _interrupted, pick_device, text_as_it_is
 from pixel_spotter.errors import UserError
 
 MISTAKES = [
@@ -88,6 +92,21 @@ MISTAKES = [
     ("train", "+early_stopping.foo=1", "no setting early_stopping.foo"),
     ("train", "+logger.save_dir=elsewhere", "logger.save_dir is not for use here"),
     ("train", "logger=null", "needs one of its choices"),
+    ("train", "+trainer.min_epochs=3", "trainer.min_epochs is more than trainer.max_epochs"),
+    ("train", "+trainer.min_epochs=-1", "trainer.min_epochs must be a whole number"),
+    ("train", "+trainer.accumulate_grad_batches=0", "accumulate_grad_batches must be a whole"),
+    ("train", "early_stopping.min_delta=0.1", "of no use without early_stopping.patience"),
+    ("train", "+trainer.gradient_clip_algorithm=norm", "no use without trainer.gradient_clip_val"),
+    ("train", "trust=nothing.there", "trust=nothing.there: there is no such module"),
+    ("train", "trust=[a..b]", "trust=a..b: there is no such module"),
+    ("train", "trust=null", "trust=None: there is no such module"),
+    ("evaluate", "checkpoint=BEST trust=nowhere", "trust=nowhere: there is no such module"),
+    ("predict", "checkpoint=BEST images=image.png trust=5", "trust=5: there is no such module"),
+    ("train", "+hydra.foo=1", "no setting hydra.foo"),
+    ("train", "+hydra.job.foo=1", "no setting hydra.job.foo"),
+    ("predict", "checkpoint=BEST images=~nobody.there/x.png", "whom this machine does not know"),
+    ("predict", "checkpoint=BEST images=image.png output=~nobody.there/x", "does not know"),
+    ("predict", "checkpoint='~nobody.there/x' images=image.png", "does not know"),
     (
         "evaluate",
         "checkpoint=BEST trainer.fast_dev_run=true",
@@ -257,6 +276,77 @@ def test_home_is_home(monkeypatch: pytest.MonkeyPatch) -> None:
     assert text_as_it_is("images=~") == "images='/at/home'"
     assert text_as_it_is("model.weights=~/w.pth") == "model.weights=/at/home/w.pth"
     assert text_as_it_is("images=~friend.png") == "images='~friend.png'"
+    root = Path("~root").expanduser()
+    assert text_as_it_is("output=~root/x.csv") == f"output='{root}/x.csv'"
+    with pytest.raises(RuntimeError, match="home directory"):
+        text_as_it_is("output=~nobody.there/x.csv")
+
+
+@pytest.mark.parametrize(
+    ("argument", "read"),
+    [
+        ("start_from=a.ckpt,b.ckpt", "start_from='a.ckpt','b.ckpt'"),
+        ("start_from=null,~/b.ckpt", "start_from=null,'/at/home/b.ckpt'"),
+        ("start_from=it.ckpt", "start_from='it.ckpt'"),
+        ("start_from='a,b.ckpt'", "start_from='a,b.ckpt'"),
+        ("start_from='a.ckpt','b.ckpt'", "start_from='a.ckpt','b.ckpt'"),
+        ("name=a,b", "name='a,b'"),
+    ],
+)
+def test_commas_sweep_over_checkpoints_in_a_grid(
+    argument: str, read: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/at/home")
+    assert text_as_it_is(argument, multirun=True) == read
+
+
+@pytest.mark.parametrize(
+    "unused",
+    [
+        "optim.lr=0.1",
+        "optim=adam",
+        "scheduler=constant",
+        "trainer.max_epochs=3",
+        "+trainer.min_epochs=1",
+        "early_stopping.patience=2",
+        "+trainer.gradient_clip_val=1",
+    ],
+)
+def test_what_a_solved_model_does_not_use(
+    unused: str, run_command: CommandServer, tmp_path: Path
+) -> None:
+    solved = ["trainer=cpu", "model=argmax", "data.image_size=16", unused]
+    key = unused.partition("=")[0].lstrip("+")
+    ended = run_command("train", *solved, cwd=tmp_path)
+    assert ended.error() == f"argmax is solved, not trained: leave out {key}"
+    if unused == "optim.lr=0.1":  # in a grid it may be for the other models
+        ended = run_command("train", "--multirun", *solved, cwd=tmp_path)
+        assert ended.code == 0, ended.stderr
+
+
+@pytest.mark.parametrize("package", ["wandb", "mlflow"])
+def test_a_logger_that_is_not_installed(
+    package: str, run_command: CommandServer, tmp_path: Path
+) -> None:
+    if importlib.util.find_spec(package) is not None:
+        pytest.skip("it is installed")
+    ended = run_command("train", *TINY, f"logger={package}", cwd=tmp_path)
+    assert ended.error() == f"{package} is not installed: pip install 'pixel-spotter[{package}]'"
+
+
+def test_an_interrupted_job_of_a_grid_names_the_grid(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A launcher's job is a process of its own, which knows of the grid from Hydra only."""
+    monkeypatch.setattr(sys, "argv", ["_submit.py", ".submitit/7"])
+    words = ["hydra.mode=MULTIRUN", "hydra.sweep.dir=outputs/sweeps/mygrid"]
+    words += ["hydra.runtime.output_dir=outputs/sweeps/mygrid/seed0"]
+    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = hydra.compose("train", words, return_hydra_config=True)
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", cfg)
+    with pytest.raises(SystemExit):
+        _interrupted("train")
+    assert capsys.readouterr().err == ("interrupted: the same command with name=mygrid continues\n")
 
 
 def test_a_value_written_once_and_used_elsewhere_is_a_setting() -> None:

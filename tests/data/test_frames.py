@@ -262,3 +262,10 @@ def test_links_to_folders_are_not_followed(folder: Path) -> None:
 def test_hidden_files_are_matched_by_name_only(folder: Path) -> None:
     assert names(f"{folder}/*", folder) == ["a.PNG", "b.png", "c, d=e's.tiff", "notes.txt"]
     assert names(f"{folder}/.hidden", folder) == [".hidden"]
+
+
+def test_two_stars_are_the_same_for_every_python(folder: Path) -> None:
+    """Version 3.13 matches files by a last ``**``, others folders only; and takes ``**.png``."""
+    files = sorted(file for file in folder.rglob("[!.]*") if file.is_file())
+    assert find_images(f"{folder}/**") == files == find_images(f"{folder}/**/*")
+    assert find_images(f"{folder}/**.png") == find_images(f"{folder}/*.png")
