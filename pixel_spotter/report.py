@@ -1,5 +1,10 @@
 """Report on a grid: ``python -m pixel_spotter.report sweep=NAME``."""
 
+from pixel_spotter.cli.help import help_if_asked
+
+if __name__ == "__main__":
+    help_if_asked("report")  # before anything slow is imported
+
 from pathlib import Path
 
 from omegaconf import DictConfig
