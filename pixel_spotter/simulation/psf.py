@@ -1,0 +1,179 @@
+"""Point-spread functions: how the light of a point is spread over pixels, and how that changes.
+
+`expected_image` is the one place where a spot's expected image and its derivatives come from: the
+simulation, the bound and the fits all use it.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from scipy.ndimage import convolve1d, spline_filter
+from torch import Tensor
+
+from pixel_spotter.coordinates import Size
+from pixel_spotter.simulation.maps import read_map
+
+
+class PSF(Protocol):
+    """A point-spread function, of which each pixel holds the integral."""
+
+    has_width: bool
+    """Whether ``sigma_px`` says how wide it is; one that was measured is as wide as it is."""
+
+    def __call__(self, xy_px: Tensor, sigma_px: Tensor, size: Size) -> Tensor:
+        """Return the share of the light in each pixel, and its derivatives.
+
+        Args:
+            xy_px: where the points are, (..., 2), anywhere, also outside the image.
+            sigma_px: how wide they are, (...).
+            size: height and width of the image, px.
+
+        Returns:
+            (..., 4, H, W): the share, and its derivatives by x, y and sigma_px, 1/px.
+        """
+        ...
+
+
+class GaussianPSF:
+    """A Gaussian, integrated over each pixel by its cumulative function (Smith et al. 2010).
+
+    Args:
+        ratio: sigma along y over sigma along x; ``sigma_px`` is their geometric mean.
+
+    Raises:
+        ValueError: if the ratio is not a positive number.
+    """
+
+    has_width = True
+
+    def __init__(self, ratio: float = 1.0) -> None:
+        if not 0 < ratio < math.inf:
+            raise ValueError(f"psf.ratio must be a positive number, got {ratio}")
+        self.ratio = ratio
+
+    def __call__(self, xy_px: Tensor, sigma_px: Tensor, size: Size) -> Tensor:
+        """See `PSF`."""
+        root = math.sqrt(self.ratio)
+        x, by_x, wider_x = _integrated_gaussian(xy_px[..., 0], sigma_px / root, size[1])
+        y, by_y, wider_y = _integrated_gaussian(xy_px[..., 1], sigma_px * root, size[0])
+        columns = torch.stack([x, by_x, x, x * root, wider_x / root], dim=-2)
+        rows = torch.stack([y, y, by_y, wider_y, y], dim=-2)
+        share = rows[..., :, None] * columns[..., None, :]
+        share[..., 3, :, :] += share[..., 4, :, :]
+        return share[..., :4, :, :]
+
+
+def _integrated_gaussian(centre: Tensor, sigma: Tensor, count: int) -> tuple[Tensor, ...]:
+    """Integrate 1-D Gaussians over pixels: value, d/dcentre, d/dsigma, (..., count) each."""
+    edges = torch.arange(count + 1, dtype=centre.dtype, device=centre.device) - 0.5
+    sigma = sigma[..., None]
+    u = (edges - centre[..., None]) / sigma
+    density = torch.exp(-u.square() / 2) / (math.sqrt(2 * math.pi) * sigma)
+    return (torch.erf(u / math.sqrt(2)) / 2).diff(), -density.diff(), -(u * density).diff()
+
+
+class MeasuredPSF:
+    """A point-spread function that was measured, on a grid finer than the pixels.
+
+    Between its samples it is interpolated by cubic B-splines, whose derivatives are continuous;
+    outside the array it is 0.
+
+    Args:
+        file: a ``.npy`` array (H, W), or the array itself: relative light per sample, none of it
+            negative, with the point at the array's centre.
+        oversampling: samples per pixel along each axis.
+
+    Raises:
+        ValueError: if the array cannot be used.
+    """
+
+    has_width = False
+
+    def __init__(self, file: str | Tensor, oversampling: int) -> None:
+        if type(oversampling) is not int or oversampling < 1:
+            raise ValueError(
+                f"psf.oversampling must be a whole number of at least 1, got {oversampling}"
+            )
+        self.density = read_map(file, "psf.file")
+        if not self.density.any():
+            raise ValueError("psf.file holds no light")
+        self.oversampling = oversampling
+        # What a pixel around each sample would hold, with room for pixels that see only its edge.
+        light = self.density.double().numpy()
+        light = np.pad(light / light.sum(), oversampling + 3)
+        pixel = np.ones(oversampling)
+        if oversampling % 2 == 0:  # the samples at both ends lie half in the pixel
+            pixel = np.array([0.5, *pixel[1:], 0.5])
+        for axis in (0, 1):
+            light = convolve1d(light, pixel, axis=axis, mode="constant")
+        self.weights = torch.from_numpy(spline_filter(light, order=3, mode="mirror"))
+
+    def __call__(self, xy_px: Tensor, sigma_px: Tensor, size: Size) -> Tensor:
+        """See `PSF`: the derivative by sigma_px is 0."""
+        weights = self.weights.to(xy_px)
+        rows, y = self._taps(xy_px[..., 1], size[0], weights.shape[0])
+        columns, x = self._taps(xy_px[..., 0], size[1], weights.shape[1])
+        # (..., H, 4, W, 4): the weights around each pixel
+        around = weights[rows[..., :, :, None, None], columns[..., None, None, :, :]]
+        parts = torch.einsum("...hawb,...ra,...cb->...rchw", around, y, x)
+        value, by_x, by_y = parts[..., 0, 0, :, :], parts[..., 0, 1, :, :], parts[..., 1, 0, :, :]
+        return torch.stack([value, by_x, by_y, torch.zeros_like(value)], dim=-3)
+
+    def _taps(self, centre: Tensor, count: int, samples: int) -> tuple[Tensor, Tensor]:
+        """Return which four weights count for each pixel along an axis, (..., count, 4), and how.
+
+        That is the B-splines' values and derivatives, (..., 2, 4), the same for all pixels.
+        """
+        middle = (samples - 1) / 2 - centre * self.oversampling
+        first = middle.floor()
+        t = middle - first
+        pixels = torch.arange(count, device=centre.device) * self.oversampling
+        taps = (
+            first.long()[..., None, None]
+            + pixels[:, None]
+            + torch.arange(-1, 3, device=centre.device)
+        )
+        inside = taps.clamp(0, samples - 1)
+        value = torch.stack(
+            [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], dim=-1
+        )
+        slope = torch.stack(
+            [-3 * (1 - t) ** 2, 9 * t**2 - 12 * t, -9 * t**2 + 6 * t + 3, 3 * t**2], dim=-1
+        )
+        return inside, torch.stack([value, -self.oversampling * slope], dim=-2) / 6
+
+
+def expected_image(
+    psf: PSF, spots: Tensor, background: Tensor, sigma_px: Tensor, size: Size
+) -> tuple[Tensor, Tensor]:
+    """Return the expected image of spots and its derivatives by all that they are made of.
+
+    Args:
+        psf: how their light is spread.
+        spots: ``x``, ``y``, px, and photons of K spots in each image, (B, K, 3).
+        background: photons per pixel, (B,).
+        sigma_px: how wide the spots are, (B,).
+        size: height and width of the image, px.
+
+    Returns:
+        Expected photons (B, H, W), and derivatives (B, 3 K + 2, H, W) by x, y and photons of each
+        spot, background, and sigma_px.
+    """
+    xy, photons = spots[..., :2], spots[..., 2, None, None]
+    share = psf(xy, sigma_px[:, None].expand(xy.shape[:-1]), size)
+    value, by_x, by_y, widened = share.unbind(dim=-3)
+    expected = (photons * value).sum(dim=1) + background[:, None, None]
+    by_spot = torch.stack([photons * by_x, photons * by_y, value], dim=2).flatten(1, 2)
+    by_width = (photons * widened).sum(dim=1, keepdim=True)
+    return expected, torch.cat([by_spot, torch.ones_like(by_width), by_width], dim=1)
+
+
+def make_psf(name: str, **settings: Any) -> PSF:
+    """Return the PSF that a config names: ``gaussian`` or ``measured``, with its own settings."""
+    kinds: dict[str, Callable[..., PSF]] = {"gaussian": GaussianPSF, "measured": MeasuredPSF}
+    if name not in kinds:
+        raise ValueError(f"psf.name must be one of {', '.join(kinds)}, got {name!r}")
+    return kinds[name](**settings)
