@@ -23,6 +23,9 @@ Size = tuple[int, int]
 Columns = dict[str, Tensor]
 """Named columns of a table, each (N,): ``x, y, x_true, y_true, ...``, see docs/design.md."""
 
+FLAGS = ("", "nothing found", "outside", "unlike training", "saturated", "crowded")
+"""Why to doubt an answer: the column ``flag`` holds an index of these, files hold the words."""
+
 
 def as_size(image_size: int | Sequence[int]) -> Size:
     """Read an image size: one number for a square, or (height, width).

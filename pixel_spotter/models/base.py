@@ -192,7 +192,10 @@ class PointRegressor(L.LightningModule):
     def _sum_up(self, split: str) -> None:
         """Keep an epoch's figures in ``figures``."""
         columns = self.predictions[split].to(self.device).columns()
-        if not as_xy(columns).isfinite().all():
+        answered = as_xy(columns).isfinite().all(dim=1)
+        if "flag" in columns and not answered.any():
+            raise UserError("nothing was found in any of the images")
+        if "flag" not in columns and not answered.all():
             raise UserError(
                 f"training diverged: predictions are no longer finite after "
                 f"{self.current_epoch + 1} epochs; try a smaller optim.lr"

@@ -1,12 +1,16 @@
 """An estimator as a model, so that every study can have it."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pixel_spotter import estimators
 from pixel_spotter.coordinates import Columns
 from pixel_spotter.models.solved import SolvedRegressor
+from pixel_spotter.simulation.psf import MeasuredPSF, make_psf
 
 
 class ClosedForm(SolvedRegressor):
@@ -15,9 +19,22 @@ class ClosedForm(SolvedRegressor):
     Args:
         image_size: side of the square image, or [height, width], px.
         estimator: the function's name.
+        settings: of the function: its own arguments, such as ``sigma_px``.
+        margin_px: no spot is looked for closer to the image's edge, px, if the estimator looks.
+        psf: the arguments of `make_psf`, for estimators that fit one; None is a round Gaussian.
+
+    Raises:
+        ValueError: if there is no such estimator, or it cannot have such settings.
     """
 
-    def __init__(self, image_size: int | Sequence[int], estimator: str) -> None:
+    def __init__(
+        self,
+        image_size: int | Sequence[int],
+        estimator: str,
+        settings: Mapping[str, Any] | None = None,
+        margin_px: float = 0,
+        psf: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(image_size)
         self.save_hyperparameters(logger=False)
         if estimator not in estimators.__all__:
@@ -25,9 +42,25 @@ class ClosedForm(SolvedRegressor):
                 f"model.estimator must be one of {', '.join(estimators.__all__)}, got {estimator!r}"
             )
         self.estimator = getattr(estimators, estimator)
+        taken = inspect.signature(self.estimator).parameters
+        own = [name for name in taken if name not in ("image", "margin_px", "psf")]
+        for name in settings or {}:
+            if name not in own:
+                raise ValueError(
+                    f"model.settings.{name}: {estimator} has "
+                    + (f"{', '.join(own)}" if own else "no settings")
+                )
+        self.settings = dict(settings or {})
+        if "margin_px" in taken:
+            self.settings["margin_px"] = int(margin_px)
+        if psf is not None and "psf" in taken:
+            self.settings["psf"] = make_psf(**psf)
+            if isinstance(self.settings["psf"], MeasuredPSF):  # a checkpoint needs no other file
+                self.hparams["psf"] = {**psf, "file": self.settings["psf"].density}
+        self.estimator(torch.zeros(1, *self.size), **self.settings)  # refuses what cannot be
         self.features = nn.Identity()
 
     def decode(self, features: Tensor) -> Columns:
         """Return what the estimator makes of images (B, 1, H, W)."""
-        columns: Columns = self.estimator(features[:, 0])
+        columns: Columns = self.estimator(features[:, 0], **self.settings)
         return columns

@@ -18,7 +18,7 @@ _DATA_OF_0_1 = "pixel_spotter.data.pixels.PixelDataModule"
 
 _ESTIMATORS_OF_0_1 = {
     "pixel_spotter.models.argmax.ArgmaxRegressor": "argmax",
-    "pixel_spotter.models.centroid.CentroidRegressor": "centroid",
+    "pixel_spotter.models.centroid.CentroidRegressor": "centre_of_mass",
 }
 
 

@@ -1,0 +1,102 @@
+"""Where to look: the pixel in which a spot stands out most, and the window around it."""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pixel_spotter.coordinates import from_index
+
+WIDTH_PX = 1.2
+"""The standard deviation of the spots that are looked for; others are found nearly as well."""
+
+
+class Windows(NamedTuple):
+    """Parts of images.
+
+    Args:
+        image: (B, w, w); 0 where nothing was recorded.
+        seen: where something was, (B, w, w), bool.
+        corner: ``x`` and ``y`` of each window's first pixel in its image, (B, 2), int64.
+    """
+
+    image: Tensor
+    seen: Tensor
+    corner: Tensor
+
+    def rows(self, chosen: Tensor) -> "Windows":
+        """Return some of them, by their numbers."""
+        return Windows(self.image[chosen], self.seen[chosen], self.corner[chosen])
+
+
+def find(image: Tensor, margin_px: int = 0) -> Tensor:
+    """Return the pixel in which a spot stands out most from the median of its image.
+
+    It maximizes the signal-to-noise ratio of a Gaussian's brightness in white noise, also where the
+    frame's edge or pixels without a value (nan) cut the Gaussian.
+
+    Args:
+        image: (B, H, W).
+        margin_px: no spot is looked for closer to the frame's edge than this.
+
+    Returns:
+        ``x`` and ``y``, (B, 2), int64.
+
+    Raises:
+        ValueError: if the margin leaves nothing of the image.
+    """
+    height, width = image.shape[1:]
+    if not 0 <= 2 * margin_px < min(height, width):
+        raise ValueError(f"a margin of {margin_px} px leaves nothing of {height}x{width} px")
+    reach = math.ceil(3 * WIDTH_PX)
+    offsets = torch.arange(-reach, reach + 1, dtype=image.dtype, device=image.device)
+    kernel = torch.exp(-(offsets / WIDTH_PX).square() / 2)
+    seen = image.isfinite()
+    above = torch.where(seen, image - median(image)[:, None, None], 0)
+    energy = _filter(seen.to(image.dtype), kernel.square())
+    ratio = _filter(above, kernel) / energy.clamp(min=1e-6).sqrt()
+    inner = ratio[:, margin_px : height - margin_px, margin_px : width - margin_px]
+    return from_index(inner.flatten(1).argmax(dim=1), (inner.shape[1], inner.shape[2])) + margin_px
+
+
+def median(image: Tensor) -> Tensor:
+    """Return each image's median over the pixels that have a value, (B,); 0 if none has."""
+    return image.flatten(1).nanmedian(dim=1).values.nan_to_num()
+
+
+def windows(image: Tensor, centre: Tensor, side: int, within: bool = False) -> Windows:
+    """Cut windows around pixels.
+
+    Args:
+        image: (B, H, W); pixels without a value are nan.
+        centre: the pixels, (B, 2), int64.
+        side: of the windows, px, an odd number.
+        within: whether a window that the frame's edge would cut is moved inside instead.
+
+    Raises:
+        ValueError: if the side is not odd and positive, or too large to be moved inside.
+    """
+    height, width = image.shape[1:]
+    if type(side) is not int or side < 1 or side % 2 == 0:
+        raise ValueError(f"a window's side must be an odd number of pixels, got {side}")
+    if within:
+        if side > min(height, width):
+            raise ValueError(f"a window of {side} px is larger than images of {height}x{width} px")
+        last = torch.tensor([width, height], device=image.device) - 1 - side // 2
+        centre = centre.clamp(min=side // 2).minimum(last)
+    around = torch.arange(side, device=image.device) - side // 2
+    x, y = (centre[:, axis, None] + around for axis in (0, 1))
+    inside = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None, :]
+    place = y.clamp(0, height - 1)[:, :, None] * width + x.clamp(0, width - 1)[:, None, :]
+    part = image.flatten(1).gather(1, place.flatten(1)).view(-1, side, side)
+    seen = inside & part.isfinite()
+    return Windows(torch.where(seen, part, 0), seen, centre - side // 2)
+
+
+def _filter(image: Tensor, kernel: Tensor) -> Tensor:
+    """Correlate images (B, H, W) with the same kernel along both axes; outside there is 0."""
+    reach = len(kernel) // 2
+    along_y = F.conv2d(image[:, None], kernel.view(1, 1, -1, 1), padding=(reach, 0))
+    return F.conv2d(along_y, kernel.view(1, 1, 1, -1), padding=(0, reach))[:, 0]

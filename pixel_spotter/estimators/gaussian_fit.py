@@ -1,0 +1,273 @@
+"""Spots fitted with a point-spread function: least squares, and maximum likelihood of one and two.
+
+Their standard deviations are those that theory gives: they know nothing of the truth.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from pixel_spotter.coordinates import Columns, all_positions
+from pixel_spotter.estimators.answers import answers
+from pixel_spotter.estimators.finder import Windows, find, windows
+from pixel_spotter.estimators.scoring import Point, fit
+from pixel_spotter.simulation.bound import fisher_information, inverse
+from pixel_spotter.simulation.psf import PSF, GaussianPSF, expected_image
+
+_TWO = 10.0
+"""By so much the logarithm of the likelihood must grow for a neighbour to be believed: in one of
+about 10,000 windows without one it does."""
+
+
+def least_squares(
+    image: Tensor,
+    sigma_px: float | None = None,
+    window: int = 13,
+    margin_px: int = 0,
+    psf: PSF | None = None,
+) -> Columns:
+    """Fit the spot that stands out most by least squares, all pixels weighing the same.
+
+    Args:
+        image: (B, H, W), photons; pixels without a value are nan.
+        sigma_px: the spot's width, where it is known; None fits it.
+        window: side of the part around the spot that is fitted, px, odd.
+        margin_px: no spot is looked for closer to the frame's edge than this.
+        psf: how light is spread; None: a round Gaussian.
+
+    Returns:
+        ``x, y, sd_x, sd_y``, px, ``corr_xy, photons, background, sigma_px`` and ``flag``: (B,)
+        each. The deviations follow from shot noise and what noise the residuals show beyond it.
+    """
+    psf = psf or GaussianPSF()
+    image, parts = _look(image, window, margin_px)
+    fit_width = _fits_width(psf, sigma_px)
+    ended, _ = fit(parts, _start(parts, sigma_px), psf, fit_width, None)
+    added = _excess_variance(parts, ended, torch.zeros_like(ended.loss)[:, None, None])
+    _, derivatives = expected_image(
+        psf, ended.theta[:, None, :3], ended.theta[:, 3], ended.theta[:, 4], (window, window)
+    )
+    shaken = fisher_information(
+        derivatives[:, : ended.ascent.shape[1]], (ended.expected + added) * parts.seen
+    )
+    covariance = inverse(ended.information)
+    return _named(parts, image, ended, covariance @ shaken @ covariance)
+
+
+def maximum_likelihood(
+    image: Tensor,
+    sigma_px: float | None = None,
+    read_noise: float | Tensor | None = None,
+    window: int = 13,
+    margin_px: int = 0,
+    psf: PSF | None = None,
+) -> Columns:
+    """Fit the spot that stands out most by maximum likelihood: shot noise and read noise.
+
+    The likelihood is that of Huang et al. 2013 (doi 10.1038/nmeth.2488); without read noise it is
+    that of Smith et al. 2010 (doi 10.1038/nmeth.1449).
+
+    Args:
+        image: see `least_squares`.
+        sigma_px: see `least_squares`.
+        read_noise: its standard deviation, electrons: a number or a map (H, W), where it is known;
+            None estimates it for each window from what the residuals show beyond shot noise.
+        window: see `least_squares`.
+        margin_px: see `least_squares`.
+        psf: see `least_squares`.
+
+    Returns:
+        See `least_squares`. The deviations are the Cramér-Rao bound at what was found.
+    """
+    psf = psf or GaussianPSF()
+    image, parts = _look(image, window, margin_px)
+    theta = _start(parts, sigma_px)
+    ended, _ = _fit_likelihood(parts, [theta], psf, _fits_width(psf, sigma_px), image, read_noise)
+    return _named(parts, image, ended, inverse(ended.information))
+
+
+def maximum_likelihood_pair(
+    image: Tensor,
+    sigma_px: float | None = None,
+    read_noise: float | Tensor | None = None,
+    window: int = 13,
+    margin_px: int = 0,
+    psf: PSF | None = None,
+) -> Columns:
+    """Fit the spot that stands out most, and a neighbour if there is one, by maximum likelihood.
+
+    Args:
+        image: see `least_squares`.
+        sigma_px: the width of both.
+        read_noise: see `maximum_likelihood`.
+        window: see `least_squares`.
+        margin_px: see `least_squares`.
+        psf: see `least_squares`.
+
+    Returns:
+        See `maximum_likelihood`, of the spot closest to the pixel that stands out most; with a
+        margin, of that closest to the image's centre.
+    """
+    psf = psf or GaussianPSF()
+    image, parts = _look(image, window, margin_px)
+    theta = _start(parts, sigma_px)
+    starts = [_taken_away(parts, theta, psf), _taken_apart(parts, theta)]
+    fit_width = _fits_width(psf, sigma_px)
+    ended, added = _fit_likelihood(parts, starts, psf, fit_width, image, read_noise)
+    # Both with the same noise: a neighbour that is not fitted looks like more of it.
+    alone, _ = fit(parts, theta, psf, fit_width, added)
+    two = alone.loss - ended.loss > _TWO
+    height, width = image.shape[1:]
+    middle = torch.tensor([width - 1, height - 1], device=image.device) / 2 - parts.corner
+    towards = middle if margin_px else torch.full_like(middle, window // 2)
+    first, second = ((ended.theta[:, k : k + 2] - towards).square().sum(dim=1) for k in (0, 3))
+    order = torch.arange(ended.theta.shape[1], device=image.device).repeat(len(image), 1)
+    order[second < first, :6] = order[0, [3, 4, 5, 0, 1, 2]]
+    free = order[:, : ended.ascent.shape[1]]
+    covariance = inverse(ended.information)
+    covariance = covariance.gather(1, free[:, :, None].expand_as(covariance))
+    covariance = covariance.gather(2, free[:, None, :].expand_as(covariance))
+    ended = ended._replace(theta=ended.theta.gather(1, order))
+    pair = _named(parts, image, ended, covariance)
+    single = maximum_likelihood(image, sigma_px, read_noise, window, margin_px, psf)
+    return {name: torch.where(two, column, single[name]) for name, column in pair.items()}
+
+
+def _look(image: Tensor, window: int, margin_px: int) -> tuple[Tensor, Windows]:
+    image = image if image.is_floating_point() else image.float()
+    return image, windows(image, find(image, margin_px), window)
+
+
+def _fits_width(psf: PSF, sigma_px: float | None) -> bool:
+    if sigma_px is not None and not (psf.has_width and 0 < sigma_px < math.inf):
+        raise ValueError(
+            f"sigma_px must be a positive number of px, of a psf that has a width; got {sigma_px}"
+        )
+    return psf.has_width and sigma_px is None
+
+
+def _fit_likelihood(
+    parts: Windows,
+    starts: list[Tensor],
+    psf: PSF,
+    fit_width: bool,
+    image: Tensor,
+    read_noise: float | Tensor | None,
+) -> tuple[Point, Tensor]:
+    """Fit from each start, go on from the best; return the variance beside shot noise too."""
+    if read_noise is None:
+        added = _noise_at_the_border(parts)
+    elif isinstance(read_noise, Tensor):
+        noise = read_noise.to(image).expand_as(image)
+        at = parts.corner + parts.image.shape[-1] // 2
+        added = windows(noise, at, parts.image.shape[-1]).image.square()
+    else:
+        added = torch.full_like(parts.image[:, :1, :1], read_noise**2)
+    ended, _ = fit(parts, starts[0], psf, fit_width, added)
+    for start in starts[1:]:
+        other, _ = fit(parts, start, psf, fit_width, added)
+        better = other.loss < ended.loss
+        ended = Point(
+            *(
+                torch.where(better.view(-1, *[1] * (new.dim() - 1)), new, old)
+                for new, old in zip(other, ended, strict=True)
+            )
+        )
+    if read_noise is None:
+        added = _excess_variance(parts, ended, added)
+        ended, _ = fit(parts, ended.theta, psf, fit_width, added)
+    return ended, added
+
+
+def _start(parts: Windows, sigma_px: float | None) -> Tensor:
+    """Guess theta of one spot from the window's border, its middle and its sum: (B, 5)."""
+    side = parts.image.shape[-1]
+    positions = all_positions((side, side)).to(parts.image)
+    away = (positions - side // 2).abs().amax(dim=1)
+    seen = parts.seen.flatten(1)
+    border = seen & (away == side // 2)
+    count = border.sum(dim=1).clamp(min=1)
+    background = ((parts.image.flatten(1) * border).sum(dim=1) / count).clamp(min=0.1)
+    above = (parts.image.flatten(1) - background[:, None]) * seen
+    middle = (above * (away <= 2)).clamp(min=0)
+    total = middle.sum(dim=1, keepdim=True)
+    xy = torch.where(total > 0, middle @ positions / total.clamp(min=1e-6), side // 2)
+    photons = (above * (away <= 4)).sum(dim=1).clamp(min=1)
+    peak = (above * (away <= 1)).sum(dim=1).clamp(min=1) / 9
+    sigma = (photons / (2 * math.pi * peak)).sqrt().clamp(0.7, 3)
+    if sigma_px is not None:
+        sigma = torch.full_like(sigma, sigma_px)
+    return torch.cat([xy, torch.stack([photons, background, sigma], dim=1)], dim=1)
+
+
+def _taken_away(parts: Windows, theta: Tensor, psf: PSF) -> Tensor:
+    """Guess theta of two spots: the second is what stands out once the first is taken away."""
+    side = parts.image.shape[-1]
+    share = psf(theta[:, :2], theta[:, 4], (side, side))[:, 0]
+    above = torch.where(parts.seen, parts.image - theta[:, 3, None, None], torch.nan)
+    middle = slice(side // 2 - 1, side // 2 + 2)
+    seen_light, seen_share = (
+        torch.where(parts.seen, one, 0)[:, middle, middle].sum(dim=(1, 2)) for one in (above, share)
+    )
+    photons = (seen_light / seen_share.clamp(min=1e-3)).clamp(min=1)
+    rest = above - photons[:, None, None] * share
+    second = find(rest)
+    light = windows(rest, second, 3).image.sum(dim=(1, 2)).clamp(min=1)
+    first = torch.cat([theta[:, :2], photons[:, None]], dim=1)
+    return torch.cat([first, second.to(theta), light[:, None], theta[:, 3:]], dim=1)
+
+
+def _taken_apart(parts: Windows, theta: Tensor) -> Tensor:
+    """Guess theta of two spots that have grown together, along the longer axis of their light."""
+    side = parts.image.shape[-1]
+    positions = all_positions((side, side)).to(theta)
+    near = (positions - side // 2).abs().amax(dim=1) <= 4
+    light = ((parts.image - theta[:, 3, None, None]) * parts.seen).flatten(1) * near
+    light = light.clamp(min=0)
+    light = light / light.sum(dim=1, keepdim=True).clamp(min=1e-6)
+    centre = light @ positions
+    offset = positions - centre[:, None]
+    moments = (light[:, :, None] * offset).mT @ offset
+    spread, axes = torch.linalg.eigh(moments)
+    half = (spread[:, 1:] - spread[:, :1]).clamp(min=0.25).sqrt() * axes[:, :, 1]
+    photons = theta[:, 2:3] / 2
+    return torch.cat([centre + half, photons, centre - half, photons, theta[:, 3:]], dim=1)
+
+
+def _noise_at_the_border(parts: Windows) -> Tensor:
+    """Return the variance beyond shot noise in the outermost two rings, photons²: (B, 1, 1)."""
+    border = parts.seen.clone()
+    border[:, 2:-2, 2:-2] = False
+    count = border.sum(dim=(1, 2), keepdim=True).clamp(min=2)
+    mean = (parts.image * border).sum(dim=(1, 2), keepdim=True) / count
+    square = ((parts.image - mean).square() * border).sum(dim=(1, 2), keepdim=True)
+    return (square / (count - 1) - mean).clamp(min=0)
+
+
+def _excess_variance(parts: Windows, ended: Point, added: Tensor) -> Tensor:
+    """Return the variance that residuals show beyond shot noise, photons²: (B, 1, 1).
+
+    The mean of its estimates from all pixels, weighted as if ``added`` were the truth.
+    """
+    weight = parts.seen / (ended.expected + added).square()
+    count = parts.seen.sum(dim=(1, 2), keepdim=True)
+    lost = count / (count - ended.ascent.shape[1]).clamp(min=1)
+    excess = (parts.image - ended.expected).square() * lost - ended.expected
+    total = weight.sum(dim=(1, 2), keepdim=True).clamp(min=1e-30)
+    return ((excess * weight).sum(dim=(1, 2), keepdim=True) / total).clamp(min=0)
+
+
+def _named(parts: Windows, image: Tensor, ended: Point, covariance: Tensor) -> Columns:
+    variance_x, variance_y = covariance[:, 0, 0], covariance[:, 1, 1]
+    return answers(
+        parts,
+        image,
+        ended.theta[:, :2],
+        sd_x=variance_x.sqrt(),
+        sd_y=variance_y.sqrt(),
+        corr_xy=covariance[:, 0, 1] / (variance_x * variance_y).sqrt(),
+        photons=ended.theta[:, 2],
+        background=ended.theta[:, -2],
+        sigma_px=ended.theta[:, -1],
+    )

@@ -1,0 +1,154 @@
+"""Estimators of camera spots, held against the Cramér-Rao bound by simulation."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from pixel_spotter import estimators
+from pixel_spotter.coordinates import FLAGS, Columns
+from pixel_spotter.data.spots import SpotDataModule
+from pixel_spotter.simulation.psf import MeasuredPSF
+
+N = 4000
+FITS = ("least_squares", "maximum_likelihood", "maximum_likelihood_pair")
+OTHERS = ("centroid", "phasor", "radial_symmetry")
+
+
+def made(count: int = N, **settings: object) -> tuple[Tensor, Columns]:
+    data = SpotDataModule(**{"image_size": 19, "margin_px": 8, **settings})
+    batch = data.batch("test", 0, torch.arange(count))
+    return batch.image[:, 0], batch.truth
+
+
+def over_bound(found: Columns, truth: Columns) -> tuple[float, float]:
+    """Return rmse over bound, and how many coordinates lie within one deviation."""
+    error = torch.stack([found[a] - truth[f"{a}_true"] for a in ("x", "y")])
+    bound = torch.stack([truth["bound_x"], truth["bound_y"]])
+    deviation = torch.stack([found[f"sd_{a}"] for a in ("x", "y")])
+    covered = (error.abs() <= deviation).double().mean().item()
+    return (error.square().mean() / bound.square().mean()).sqrt().item(), covered
+
+
+def assert_on_the_bound(found: Columns, truth: Columns, most: float = 1.0) -> None:
+    """8,000 coordinates know the ratio to 0.8% and the share to 0.5%."""
+    ratio, covered = over_bound(found, truth)
+    assert 0.965 < ratio < most + 0.03
+    assert covered == pytest.approx(math.erf(1 / math.sqrt(2)), abs=0.025)
+
+
+@pytest.mark.parametrize(("photons", "background"), [(300, 1), (1000, 10), (10_000, 20)])
+@pytest.mark.parametrize("known", [True, False])
+def test_maximum_likelihood_reaches_the_bound(
+    photons: float, background: float, known: bool
+) -> None:
+    widths = 1.3 if known else (1.2999, 1.3001)  # drawn from a range, the width is not known
+    image, truth = made(photons=photons, background=background, sigma_px=widths)
+    settings = {"sigma_px": 1.3, "read_noise": 0.0} if known else {}
+    found = estimators.maximum_likelihood(image, margin_px=8, **settings)
+    assert_on_the_bound(found, truth)
+    assert found["photons"].mean().item() == pytest.approx(photons, rel=0.03)
+    assert found["background"].mean().item() == pytest.approx(background, rel=0.03)
+    assert found["sigma_px"].mean().item() == pytest.approx(1.3, rel=0.03)
+
+
+def test_read_noise_that_nobody_told_of() -> None:
+    image, truth = made(camera={"read_noise": 4.0})
+    assert_on_the_bound(estimators.maximum_likelihood(image, sigma_px=1.0, margin_px=8), truth)
+
+
+def test_a_map_of_read_noise() -> None:
+    noise = torch.full((19, 19), 1.0)
+    noise[:, 10:] = 8.0
+    image, truth = made(camera={"read_noise": noise})
+    found = estimators.maximum_likelihood(image, sigma_px=1.0, read_noise=noise, margin_px=8)
+    assert_on_the_bound(found, truth)
+
+
+def test_spots_cut_by_the_edge() -> None:
+    image, truth = made(cut_probability=1.0)
+    found = estimators.maximum_likelihood(image, sigma_px=1.0, read_noise=0.0, margin_px=8)
+    assert found["x"].isfinite().all()
+    assert_on_the_bound(found, truth, 1.03)
+
+
+@pytest.mark.parametrize(("distance", "most"), [(4.0, 1.05), (3.0, 1.10)])
+def test_a_neighbour_as_bright(distance: float, most: float) -> None:
+    image, truth = made(margin_px=9, neighbour_probability=1.0, neighbour_px=distance)
+    found = estimators.maximum_likelihood_pair(image, sigma_px=1.0, margin_px=8)
+    assert_on_the_bound(found, truth, most)
+    single, _ = over_bound(estimators.maximum_likelihood(image, sigma_px=1.0, margin_px=8), truth)
+    assert single > 2.5
+
+
+def test_a_pair_of_one_is_a_single() -> None:
+    image, _ = made(500)
+    pair = estimators.maximum_likelihood_pair(image, sigma_px=1.0, read_noise=0.0, margin_px=8)
+    single = estimators.maximum_likelihood(image, sigma_px=1.0, read_noise=0.0, margin_px=8)
+    torch.testing.assert_close(pair["x"], single["x"])
+
+
+def test_a_measured_psf() -> None:
+    at = (torch.arange(91) - 45) / 5
+    ring = torch.exp(-((at[:, None].square() + at.square()).sqrt() - 1.2).square() / 0.5)
+    shape = {"file": ring, "oversampling": 5}
+    image, truth = made(psf={"name": "measured", **shape}, sigma_px=None)
+    psf = MeasuredPSF(**shape)
+    fit = estimators.maximum_likelihood(image, read_noise=0.0, margin_px=8, psf=psf)
+    assert_on_the_bound(fit, truth)
+    gaussian, _ = over_bound(estimators.maximum_likelihood(image, margin_px=8), truth)
+    assert gaussian > 1.05
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_others_are_near_and_without_bias(name: str) -> None:
+    image, truth = made(margin_px=9)
+    found = getattr(estimators, name)(image, margin_px=8)
+    error = torch.stack([found[a] - truth[f"{a}_true"] for a in ("x", "y")])
+    bound = truth["bound_x"].mean().item()
+    assert bound < error.square().mean().sqrt().item() < 1.8 * bound
+    assert error.mean().abs().item() < bound / 10
+
+
+def test_least_squares_knows_how_good_it_is() -> None:
+    image, truth = made()
+    found = estimators.least_squares(image, sigma_px=1.0, margin_px=8)
+    ratio, covered = over_bound(found, truth)
+    assert 1.05 < ratio < 1.3
+    assert covered == pytest.approx(0.683, abs=0.025)
+
+
+@pytest.mark.parametrize("name", [*OTHERS, *FITS])
+def test_images_without_a_spot_are_flagged(name: str) -> None:
+    image = torch.zeros(3, 20, 20)
+    image[1] = torch.nan
+    image[2] = torch.poisson(torch.full((20, 20), 5.0), torch.Generator().manual_seed(0))
+    image[2, 8:13, 8:13] = 4095.0
+    found = getattr(estimators, name)(image)
+    flags = [FLAGS[flag] for flag in found["flag"].tolist()]
+    assert flags == ["nothing found", "nothing found", "saturated"]
+    assert found["x"][:2].isnan().all()
+    assert found["x"][2].item() == pytest.approx(10, abs=0.5)
+
+
+@pytest.mark.parametrize("name", [*OTHERS, *FITS])
+def test_flips_and_batches_change_nothing(name: str) -> None:
+    estimator = getattr(estimators, name)
+    image, _ = made(64)
+    found = estimator(image)
+    torch.testing.assert_close(estimator(image[5:9])["x"], found["x"][5:9], atol=2e-3, rtol=0)
+    torch.testing.assert_close(estimator(image.flip(2))["x"], 18 - found["x"], atol=5e-3, rtol=0)
+    torch.testing.assert_close(estimator(image.mT)["y"], found["x"], atol=5e-3, rtol=0)
+
+
+def test_windows_that_cannot_be() -> None:
+    image = torch.zeros(1, 9, 9)
+    with pytest.raises(ValueError, match="odd"):
+        estimators.maximum_likelihood(image, window=8)
+    with pytest.raises(ValueError, match="larger than"):
+        estimators.phasor(image, window=11)
+    with pytest.raises(ValueError, match="margin"):
+        estimators.phasor(image, margin_px=5)
+    with pytest.raises(ValueError, match="sigma_px"):
+        estimators.least_squares(image, sigma_px=0.0)
