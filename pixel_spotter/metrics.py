@@ -94,6 +94,17 @@ def _box_iou(columns: Columns) -> Tensor:
     return (shared / (side.prod(dim=1) + 1 - shared)).mean()
 
 
+def _bound(columns: Columns) -> Tensor:
+    """Return the root mean square of the Cramér-Rao bounds of both axes."""
+    return torch.stack([columns["bound_x"], columns["bound_y"]]).square().mean().sqrt()
+
+
+def _covered(columns: Columns, deviations: float) -> Tensor:
+    """Return in how many coordinates the truth is within so many predicted deviations."""
+    deviation = torch.stack([columns["sd_x"], columns["sd_y"]], dim=1)
+    return (_differences(columns).abs() <= deviations * deviation).double().mean()
+
+
 def _member_rmse(columns: Columns) -> Tensor:
     """Members' squared error is that of their mean plus the squared spread."""
     return ((errors_px(columns).square() + columns["spread_px"].square()).mean() / 2).sqrt()
@@ -110,6 +121,8 @@ def _spread_error_correlation(columns: Columns) -> float:
 _XY = ("x", "y", "x_true", "y_true")
 _BOX = (*_XY, "box_width_px", "box_height_px")
 _SPREAD = (*_XY, "spread_px")
+_BOUND = (*_XY, "bound_x", "bound_y")
+_SD = (*_XY, "sd_x", "sd_y")
 
 FIGURES: tuple[Figure, ...] = (
     Figure("mean_error_px", "mean error", "px", pixels, _XY, lambda c: errors_px(c).mean()),
@@ -122,12 +135,20 @@ FIGURES: tuple[Figure, ...] = (
     Figure("within_1px", "within 1 px", "", share, _XY, _within_1px),
     Figure("bias_x_px", "bias x", "px", plain, _XY, lambda c: _differences(c)[:, 0].mean()),
     Figure("bias_y_px", "bias y", "px", plain, _XY, lambda c: _differences(c)[:, 1].mean()),
+    Figure("bound_px", "bound", "px", pixels, _BOUND, _bound),
+    Figure(
+        "efficiency", "bound / rmse", "", plain, _BOUND,
+        lambda c: _bound(c) / _differences(c).square().mean().sqrt(),
+    ),
+    Figure("coverage_68", "within 1 sd", "", share, _SD, lambda c: _covered(c, 1.0)),
+    Figure("coverage_95", "within 1.96 sd", "", share, _SD, lambda c: _covered(c, 1.96)),
     Figure("box_iou", "box IoU", "", plain, _BOX, _box_iou),
     Figure("member_rmse_px", "member rmse", "px", pixels, _SPREAD, _member_rmse),
     Figure(
         "spread_error_correlation", "spread-error correlation", "", plain, _SPREAD,
         _spread_error_correlation,
     ),
+    Figure("found", "found", "", share, ("x", "flag"), lambda c: c["x"].isfinite().double().mean()),
     Figure("count", "positions", "", whole, _XY, lambda c: len(c["x"])),
 )  # fmt: skip
 """All figures, in the order in which tables have them.
@@ -138,10 +159,18 @@ bias is the mean of prediction minus truth.
 
 
 def figures_of(columns: Mapping[str, Tensor]) -> dict[str, float]:
-    """Sum up predictions and truths, columns on the CPU, in every figure they are enough for."""
+    """Sum up predictions and truths, columns on the CPU, in every figure they are enough for.
+
+    Where nothing was found, there is no error: ``found`` counts that, the others leave it out.
+    """
     exact = {name: column.double() for name, column in columns.items()}
+    answered = as_xy(columns).isfinite().all(dim=1)
+    there = {name: column[answered] for name, column in exact.items()}
     known = [figure for figure in FIGURES if exact.keys() >= set(figure.columns)]
-    values = {figure.name: figure.compute(exact) for figure in known}
+    values = {
+        figure.name: figure.compute(exact if "flag" in figure.columns else there)
+        for figure in known
+    }
     found = {k: v.item() if isinstance(v, Tensor) else v for k, v in values.items()}
     return {name: value for name, value in found.items() if not math.isnan(value)}
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from pixel_spotter import runs
 from pixel_spotter.cli.start import pick_device, run_command
+from pixel_spotter.coordinates import FLAGS
 from pixel_spotter.data.frames import UnreadableImageError, find_images, read_image
 from pixel_spotter.errors import UserError
 from pixel_spotter.models.base import PointRegressor
@@ -79,7 +80,7 @@ def run(cfg: DictConfig) -> None:
                 columns = [*next(iter(found.values()))]
                 writer.writerow(["file", *columns])
             for file, row in found.items():
-                writer.writerow([file, *(f"{value:.4f}" for value in row.values())])
+                writer.writerow([file, *(_written(name, value) for name, value in row.items())])
             table.flush()
             for file in [*failures][told:]:
                 progress.write(f"{file}: {failures[file]}", file=sys.stderr)
@@ -89,6 +90,10 @@ def run(cfg: DictConfig) -> None:
             writer.writerow(["file", "x", "y"])
     if failures:
         raise UserError(f"{len(failures)} of {len(files)} files could not be predicted")
+
+
+def _written(column: str, value: float) -> str:
+    return FLAGS[int(value)] if column == "flag" else f"{value:.4f}"
 
 
 @contextmanager

@@ -34,9 +34,16 @@ def for_samples(
     Returns:
         The samples' draws, (B, ...), on the device of ``samples``.
     """
+    whole, place = whole_blocks(samples)
+    blocks = (whole[::BLOCK] // BLOCK).tolist()
+    drawn = [draw(BLOCK, generator(*names, block, device=samples.device)) for block in blocks]
+    return torch.cat(drawn)[place]
+
+
+def whole_blocks(samples: Tensor) -> tuple[Tensor, Tensor]:
+    """Return all samples of the blocks that samples (B,) are in, and where in them these are."""
     blocks, place = torch.unique(samples // BLOCK, return_inverse=True)
-    drawn = [
-        draw(BLOCK, generator(*names, block, device=samples.device))
-        for block in blocks.tolist() or [0]  # of no samples, for the shape
-    ]
-    return torch.cat(drawn)[place * BLOCK + samples % BLOCK]
+    if not len(samples):  # a device that is left none: draws have their shape all the same
+        blocks = blocks.new_zeros(1)
+    within = torch.arange(BLOCK, device=samples.device)
+    return (blocks[:, None] * BLOCK + within).flatten(), place * BLOCK + samples % BLOCK

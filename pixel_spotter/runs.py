@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 import pixel_spotter
-from pixel_spotter.coordinates import Columns
+from pixel_spotter.coordinates import FLAGS, Columns
 from pixel_spotter.errors import UserError
 from pixel_spotter.files import atomic_write, write_text
 
@@ -119,6 +119,8 @@ def write_metrics(run_dir: Path, metrics: Mapping[str, Any]) -> None:
 def write_predictions(run_dir: Path, columns: Columns) -> None:
     """Write ``predictions.csv``: float32 columns are read back as they were."""
     table = pd.DataFrame({name: column.numpy() for name, column in columns.items()})
+    if "flag" in table:
+        table["flag"] = [FLAGS[int(flag)] for flag in table["flag"]]
     with atomic_write(run_dir / PREDICTIONS) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
 
@@ -128,13 +130,17 @@ def read_predictions(run_dir: Path) -> Columns:
     with _undamaged(run_dir / PREDICTIONS, " or no file of predictions"):
         table = pd.read_csv(run_dir / PREDICTIONS).drop(columns="split", errors="ignore")
         table = table.rename(columns=_NAMES_OF_0_1)
+        if "flag" in table:
+            table["flag"] = [FLAGS.index(flag) for flag in table["flag"].fillna("")]
         columns = {
             name: torch.from_numpy(
                 column.to_numpy(np.int64 if name == "sample" else np.float32, copy=True)
             )
             for name, column in table.items()
         }
-        needed = torch.stack([columns[name] for name in ("x", "y", "x_true", "y_true")])
+        # Where nothing was found there is no position, and a flag that says so.
+        names = ("x_true", "y_true") if "flag" in columns else ("x", "y", "x_true", "y_true")
+        needed = torch.stack([columns[name] for name in names])
         if not needed.numel() or not needed.isfinite().all():
             raise ValueError("no positions")
     return columns

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pixel_spotter.cli.help import CONF_DIR
 from pixel_spotter.cli.mistakes import instantiate
-from pixel_spotter.data.pixels import PixelDataModule
+from pixel_spotter.data.base import PointData
 from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.solved import SolvedRegressor
 from pixel_spotter.train import make
@@ -33,9 +33,9 @@ def keys(cfg: DictConfig) -> set[str]:
     return {str(key) for key in cfg} - {"_target_", "_partial_"}
 
 
-def check_all_is_made(cfg: DictConfig) -> tuple[PixelDataModule, PointRegressor]:
+def check_all_is_made(cfg: DictConfig) -> tuple[PointData, PointRegressor]:
     data, model = make(cfg, "any")
-    assert isinstance(data, PixelDataModule)
+    assert isinstance(data, PointData)
     assert isinstance(model, PointRegressor)
     assert model.size == data.size
     if not isinstance(model, SolvedRegressor):

@@ -45,6 +45,7 @@ def test_each_figure_by_hand(key: str) -> None:
 def test_there_are_no_other_figures() -> None:
     assert [*figures(PRED, TRUE)] == [*BY_HAND]
     others = {"box_iou", "member_rmse_px", "spread_error_correlation"}
+    others |= {"bound_px", "efficiency", "coverage_68", "coverage_95", "found"}
     assert {figure.name for figure in FIGURES} == {*BY_HAND} | others
 
 
@@ -242,3 +243,24 @@ def test_predictions_collect_batches_in_the_order_of_their_samples() -> None:
 )
 def test_how_numbers_are_written(written: str, text: str) -> None:
     assert written == text
+
+
+def test_figures_of_spots() -> None:
+    """Errors of 3, 4 and 1 are beyond 1.96 deviations of 0.3 and 0.6, all others within one."""
+    more = {"bound_x": torch.full((4,), 0.3), "bound_y": torch.full((4,), 0.4)}
+    more |= {"sd_x": torch.full((4,), 0.3), "sd_y": torch.full((4,), 0.6)}
+    found = figures(PRED, TRUE, **more)
+    assert found["bound_px"] == pytest.approx((0.25 / 2) ** 0.5)
+    assert found["efficiency"] == pytest.approx((0.25 / 2) ** 0.5 / BY_HAND["rmse_px"])
+    assert found["coverage_68"] == 5 / 8
+    assert found["coverage_95"] == 6 / 8
+    assert "found" not in found
+
+
+def test_what_was_not_found_has_no_error() -> None:
+    lost = PRED.clone()
+    lost[0] = torch.nan
+    found = figures(lost, TRUE, flag=torch.tensor([1, 0, 0, 0]))
+    assert found["found"] == 0.75
+    assert found["count"] == 3
+    assert found["max_error_px"] == 1

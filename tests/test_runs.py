@@ -313,3 +313,11 @@ def test_a_plan_that_many_add_to_at_once_keeps_all(tmp_path: Path) -> None:
     for adder in adders:
         adder.join()
     assert len(runs.read_plan(tmp_path)["cells"]) == 12
+
+
+def test_flags_are_words_in_files(tmp_path: Path) -> None:
+    columns = {name: torch.tensor([1.5, torch.nan]) for name in ("x", "y")}
+    columns |= {name: torch.tensor([1.0, 2.0]) for name in ("x_true", "y_true")}
+    runs.write_predictions(tmp_path, {**columns, "flag": torch.tensor([0.0, 1.0])})
+    assert (tmp_path / "predictions.csv").read_text().splitlines()[2].endswith("nothing found")
+    assert runs.read_predictions(tmp_path)["flag"].tolist() == [0, 1]

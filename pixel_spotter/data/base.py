@@ -67,6 +67,10 @@ class PointData(L.LightningDataModule, ABC):
     def render(self, truth: Columns, split: str, epoch: int, samples: Tensor) -> Tensor:
         """Return the samples' images (B, 1, H, W), noise included."""
 
+    def floor(self, truth: Columns) -> Columns:
+        """Return how well samples can be found at all, ``bound_x`` and ``bound_y``, if known."""
+        return {}
+
     @abstractmethod
     def seen_in_training(self, trained_on: "Sequence[PointData]") -> float:
         """Return which fraction of the test samples are among those that were trained on."""
@@ -74,7 +78,9 @@ class PointData(L.LightningDataModule, ABC):
     def batch(self, split: str, epoch: int, samples: Tensor) -> Batch:
         """Return samples (B,) as models see them, on the device of the numbers."""
         truth = self.truth(split, epoch, samples)
-        return Batch(self.render(truth, split, epoch, samples), truth, samples)
+        image = self.render(truth, split, epoch, samples)
+        floor = {} if split == "train" else self.floor(truth)
+        return Batch(image, {**truth, **floor}, samples)
 
     def train_dataloader(self) -> DataLoader[Any]:
         return self._loader("train")

@@ -53,7 +53,7 @@ def measure(
     columns = model.predictions["test"].columns()
     if trainer.is_global_zero:
         runs.write_predictions(run_dir, columns)
-        worst = errors_px(columns).argsort(descending=True)[:_WORST]
+        worst = errors_px(columns).nan_to_num(-1).argsort(descending=True)[:_WORST]
         runs.write_worst(
             run_dir,
             {name: column[worst] for name, column in columns.items()},
