@@ -178,6 +178,10 @@ def test_mean_and_interval_of_the_seeds_are_on_the_page(page: str) -> None:
 
 
 def test_one_seed_has_no_interval_and_own_figures_a_column(page: str) -> None:
+    seeds = (
+        "means over 1 to 2 seeds, ± the 95% interval of the mean. A single seed has no interval."
+    )
+    assert seeds in page
     argmax, cnn, yolo, _ = ranking(page, "uniform")
     assert yolo["mean error (px)"] == "5.000"
     assert yolo["box IoU"] == "0.750"
@@ -301,11 +305,13 @@ def test_pictures_of_every_kind_are_drawn_once(page: str, sweep: Path) -> None:
         (sweep / name).read_bytes() for name in linked
     ]
     assert [alt for _, alt in inlined] == re.findall(r"!\[(.*?)\]", text)
+    widths = [int(width) for width in re.findall(r'style="max-width:(\d+)px', page)]
     kinds = {re.split(r"[_.]", name.removeprefix("report/"))[0] for name in linked}
     assert kinds == {"frontier", "training", "error", "worst"}
-    for name in linked:
+    for name, width in zip(linked, widths, strict=True):
         with Image.open(sweep / name) as image:
             image.load()
+            assert image.width == pytest.approx(2 * width, abs=3), "sharp on fine screens as well"
             assert len(image.convert("RGB").getcolors(10**6) or []) > 20
 
 

@@ -183,6 +183,12 @@ def test_one_seen_position_of_one_seed_is_seen() -> None:
     assert not group_runs(table(first, second))[0].unseen
 
 
+@pytest.mark.parametrize(("error", "exact"), [(0.0, True), (0.00045, True), (0.00055, False)])
+def test_what_is_written_as_0_is_exact(error: float, exact: bool) -> None:
+    (group,) = group_runs(table(cell("cnn", predictions=columns([[error, 0]], [[0, 0]]))))
+    assert group.exact == exact
+
+
 def test_how_much_was_seen() -> None:
     assert seen_share(group_runs(table(cell("a", "iid", seen=0.637)))) == "64%"
     several = [cell("a", "iid", seed=k, seen=share) for k, share in enumerate((0.601, 0.649))]

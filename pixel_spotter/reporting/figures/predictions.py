@@ -138,7 +138,7 @@ def predictions(misses: Sequence[Miss], title: str) -> Figure:
         draw_prediction(axes, miss)
         axes.set_axis_off()
         x, y = miss.xy_true.tolist()
-        axes.set_title(f"{pixels(miss.error)} px at ({x:g}, {y:g})", fontsize=8)
+        axes.set_title(f"{pixels(miss.error)} px at ({x:.4g}, {y:.4g})", fontsize=8)
     lines = [*textwrap.wrap(title, 60), "ring: truth, cross: prediction"]
     figure.suptitle("\n".join(lines), fontsize=9)
     top = 1 - (0.3 + 0.16 * len(lines)) / figure.get_figheight()
