@@ -33,9 +33,9 @@ def answers(parts: Windows, image: Tensor, xy: Tensor, **others: Tensor) -> Colu
     saturated = plateau & (brightest - darkest > 50)
     outside = ((place < -0.5) | (place > torch.tensor([width, height]).to(place) - 0.5)).any(dim=1)
     nothing = ~place.isfinite().all(dim=1) | ~(brightest > darkest)
-    flag = torch.zeros(len(place), dtype=torch.int64, device=place.device)
+    flag = torch.zeros_like(place[:, 0])
     for name, where in (("saturated", saturated), ("outside", outside), ("nothing found", nothing)):
-        flag = torch.where(where, FLAGS.index(name), flag)
+        flag = torch.where(where, float(FLAGS.index(name)), flag)
     columns = {**as_columns(place), **others}
     found = {name: torch.where(nothing, torch.nan, column) for name, column in columns.items()}
     return {**found, "flag": flag}

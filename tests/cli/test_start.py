@@ -83,7 +83,7 @@ MISTAKES = [
     ("train", "trainer.max_time=5", "trainer.max_time must be DD:HH:MM:SS"),
     ("train", "start_from=nowhere.ckpt", "there is no file nowhere.ckpt"),
     ("train", "model=closed_form", "model.estimator is missing"),
-    ("train", "model=closed_form model.estimator=guess", "argmax, centroid"),
+    ("train", "model=closed_form model.estimator=guess", "argmax, centre_of_mass"),
     ("train", "model=ensemble model.member.channels=4", "model.member.channels must be"),
     ("train", "name=../elsewhere", "name=../elsewhere"),
     ("train", "name=/elsewhere", "name=/elsewhere"),

@@ -126,7 +126,7 @@ def test_images_without_a_spot_are_flagged(name: str) -> None:
     image[2] = torch.poisson(torch.full((20, 20), 5.0), torch.Generator().manual_seed(0))
     image[2, 8:13, 8:13] = 4095.0
     found = getattr(estimators, name)(image)
-    flags = [FLAGS[flag] for flag in found["flag"].tolist()]
+    flags = [FLAGS[int(flag)] for flag in found["flag"].tolist()]
     assert flags == ["nothing found", "nothing found", "saturated"]
     assert found["x"][:2].isnan().all()
     assert found["x"][2].item() == pytest.approx(10, abs=0.5)
