@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 PACKAGE = ROOT / "pixel_spotter"
-FOUNDATION = {"coordinates", "randomness", "files", "errors", "metrics", "runs"}
+FOUNDATION = {"arguments", "coordinates", "randomness", "files", "errors", "metrics", "runs"}
 DOORS = {"train", "evaluate", "predict", "locate", "report", "export", "__main__"}
 ROOMS = ["simulation", "estimators", "data", "models", "training"]
 """Each may import itself, the foundation and those before it."""

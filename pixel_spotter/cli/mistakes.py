@@ -4,7 +4,6 @@ import difflib
 import importlib.util
 import inspect
 import re
-import typing
 from typing import Any
 
 import hydra
@@ -16,8 +15,8 @@ from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
-from typeguard import TypeCheckError, check_type
 
+from pixel_spotter.arguments import check_arguments
 from pixel_spotter.cli.help import CONF_DIR, known_settings
 from pixel_spotter.errors import UserError
 
@@ -205,21 +204,16 @@ def check_types(config: DictConfig, key: str) -> None:
     """
     try:
         made: Any = hydra.utils.get_object(config._target_)
-        hints = typing.get_type_hints(made.__init__ if inspect.isclass(made) else made)
-    except Exception:  # a class that is not there or whose hints cannot be read: not ours to say
+    except Exception:  # a class that is not there: not ours to say
         return
+    values = {}
     for name in map(str, config):
         value = config[name]
         if isinstance(value, DictConfig) and "_target_" in value:
             check_types(value, f"{key}.{name}")
-        elif name in hints:
-            hint = hints[name]
-            plain = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
-            try:
-                check_type(plain, hint)
-            except TypeCheckError:
-                words = hint.__name__ if isinstance(hint, type) else str(hint)
-                words = re.sub(r"\b(collections\.abc|typing|torch)\.", "", words)
-                raise UserError(f"{key}.{name} must be {words}, got {plain!r}") from None
-            except Exception:  # hints beyond what can be checked
-                continue
+        else:
+            values[name] = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
+    try:
+        check_arguments(made, values, key)
+    except ValueError as error:
+        raise UserError(str(error)) from None

@@ -13,6 +13,7 @@ import torch
 from scipy.ndimage import convolve1d, spline_filter
 from torch import Tensor
 
+from pixel_spotter.arguments import check_arguments
 from pixel_spotter.coordinates import Size
 from pixel_spotter.simulation.maps import read_map
 
@@ -176,4 +177,5 @@ def make_psf(name: str, **settings: Any) -> PSF:
     kinds: dict[str, Callable[..., PSF]] = {"gaussian": GaussianPSF, "measured": MeasuredPSF}
     if name not in kinds:
         raise ValueError(f"psf.name must be one of {', '.join(kinds)}, got {name!r}")
+    check_arguments(kinds[name], settings, "psf")
     return kinds[name](**settings)
