@@ -149,7 +149,7 @@ FIGURES: tuple[Figure, ...] = (
         _spread_error_correlation,
     ),
     Figure("found", "found", "", share, ("x", "flag"), lambda c: c["x"].isfinite().double().mean()),
-    Figure("count", "positions", "", whole, _XY, lambda c: len(c["x"])),
+    Figure("count", "positions", "", whole, ("x_true",), lambda c: len(c["x_true"])),
 )  # fmt: skip
 """All figures, in the order in which tables have them.
 
@@ -168,7 +168,7 @@ def figures_of(columns: Mapping[str, Tensor]) -> dict[str, float]:
     there = {name: column[answered] for name, column in exact.items()}
     known = [figure for figure in FIGURES if exact.keys() >= set(figure.columns)]
     values = {
-        figure.name: figure.compute(exact if "flag" in figure.columns else there)
+        figure.name: figure.compute(there if {*_XY} <= {*figure.columns} else exact)
         for figure in known
     }
     found = {k: v.item() if isinstance(v, Tensor) else v for k, v in values.items()}

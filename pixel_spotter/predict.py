@@ -13,7 +13,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -67,6 +67,11 @@ def run(cfg: DictConfig) -> None:
         check_output(output)
     files = find_images(str(cfg.images))
     model, _ = load_model(str(cfg.checkpoint), cfg.trust)
+    if model.in_photons:
+        raise UserError(
+            f"checkpoint={cfg.checkpoint} is of a model for images in photons, and files do not "
+            f"say how many their counts are: its predict() in Python takes arrays of photons"
+        )
     model.to(pick_device(cfg.device))
 
     failures: dict[Path, str] = {}
@@ -122,7 +127,8 @@ def growing(output: Path | None) -> Iterator[TextIO]:
             print(f"what was found so far is in {part}", file=sys.stderr)
             raise
         finally:
-            lock.unlink()
+            with suppress(OSError):  # some systems delete no open file
+                lock.unlink()
 
 
 def check_output(output: Path) -> None:

@@ -83,7 +83,7 @@ def owned(path: Path, lock: Path | None = None) -> Iterator[None]:
         raise InUseError(
             f"another process is at work in {path}: wait for it, or choose another name"
         ) from None
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # what filelock says of such a file system
         raise UserError(f"the file system of {path} cannot lock files: {error}") from error
     with held:
         yield

@@ -17,6 +17,7 @@ from typing import Any
 import lightning as L
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from hydra.utils import get_class
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
@@ -139,7 +140,7 @@ def make(cfg: DictConfig, model_name: str) -> tuple[PointData, PointRegressor]:
     optimizer, scheduler = instantiate(cfg.optim, "optim"), instantiate(cfg.scheduler, "scheduler")
     data: PointData = instantiate(cfg.data, "data")
     model: PointRegressor = instantiate(cfg.model, "model")
-    model.name = model_name
+    model.name, model.in_photons = model_name, data.in_photons
     if model.optimizer_factory is None:
         model.optimizer_factory, model.scheduler_factory = optimizer, scheduler
     refuse_unused(cfg, model)
@@ -245,14 +246,15 @@ def run(cfg: DictConfig) -> float | None:
         return None
     if hydra_cfg.mode == RunMode.RUN:
         metrics = train(cfg, run_dir, model_name)
-        print_run(run_dir, metrics)
+        kind: type[PointData] = get_class(cfg.data._target_)
+        print_run(run_dir, metrics, kind.in_photons)
         return float(metrics[MONITORED])
     cell = run_cell(run_dir, lambda: train(cfg, run_dir, model_name))
     return math.inf if cell is None else cell[MONITORED]
 
 
 @rank_zero_only
-def print_run(run_dir: Path, metrics: dict[str, Any]) -> None:
+def print_run(run_dir: Path, metrics: dict[str, Any], in_photons: bool = False) -> None:
     """Print a run's figures and where to look."""
     print_figures(metrics)
     print(f"Trained in {metrics['train_seconds']:.1f} s, {metrics['epochs']} epochs", end="")
@@ -260,6 +262,8 @@ def print_run(run_dir: Path, metrics: dict[str, Any]) -> None:
     print(ended.get(metrics.get("ended", ""), ""))
     print(f"Run folder: {run_dir}")
     print("Dashboard:  make dashboard  (or: tensorboard --logdir outputs)")
+    if in_photons:  # nobody knows what a file's counts are in photons
+        return
     checkpoint = read_tensors(run_dir / runs.BEST)
     hparams = checkpoint.get("hyper_parameters", {})
     named = [checkpoint["model_class"], checkpoint["data_class"], hparams.get("member_class")]

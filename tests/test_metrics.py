@@ -262,5 +262,5 @@ def test_what_was_not_found_has_no_error() -> None:
     lost[0] = torch.nan
     found = figures(lost, TRUE, flag=torch.tensor([1, 0, 0, 0]))
     assert found["found"] == 0.75
-    assert found["count"] == 3
+    assert found["count"] == 4
     assert found["max_error_px"] == 1

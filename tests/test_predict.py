@@ -180,6 +180,24 @@ def test_mistakes(
     assert says in ended.error()
 
 
+def test_photons_are_not_read_from_files(run_command: CommandServer, tmp_path: Path) -> None:
+    spots = ["data=spots", "data.image_size=21", "data.margin_px=8", "data.photons=5000", "name=s"]
+    few = [f"data.{split}_samples=32" for split in ("train", "val", "test")]
+    fit = ["model=closed_form", "model.estimator=maximum_likelihood"]
+    trained = run_command("train", *spots, *few, *fit, cwd=tmp_path)
+    assert trained.code == 0, trained.stderr
+    assert "Predict:" not in trained.stdout
+    write_pixel(tmp_path / "a.png", 3, 3)
+    checkpoint = tmp_path / "outputs/runs/s/checkpoints/best.ckpt"
+    ended = run_command("predict", f"checkpoint={checkpoint}", "images=a.png", cwd=tmp_path)
+    assert "images in photons" in ended.error()
+    model, data = load_model(checkpoint)
+    batch = data.batch("test", 0, torch.arange(32))
+    counts = model.predict(batch.image[:, 0].numpy().astype(np.uint16))
+    np.testing.assert_allclose(counts["x"], batch.truth["x_true"], atol=0.1)
+    np.testing.assert_allclose(counts["photons"], 5000, rtol=0.1)
+
+
 def test_a_file_whose_name_is_no_text(
     run_command: CommandServer, tiny_run: Run, tmp_path: Path
 ) -> None:

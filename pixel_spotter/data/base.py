@@ -44,6 +44,8 @@ class PointData(L.LightningDataModule, ABC):
         seed: what the samples follow from.
     """
 
+    in_photons: bool = False
+    """Whether images are in photons; others are 0 where black and 1 where white."""
     counts: dict[str, int]
     """How many samples an epoch of ``train``, ``val`` and ``test`` has."""
     train_samples: int

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pixel_spotter.arguments import check_arguments
 from pixel_spotter.coordinates import Columns, as_size
 from pixel_spotter.data.base import PointData, require_whole
 from pixel_spotter.randomness import BLOCK, for_samples, generator, whole_blocks
@@ -54,6 +55,8 @@ class SpotDataModule(PointData):
         ValueError: if an argument is out of its range.
     """
 
+    in_photons = True
+
     def __init__(
         self,
         image_size: int | Sequence[int] = 50,
@@ -79,18 +82,21 @@ class SpotDataModule(PointData):
         for name, count in (("train", train_samples), ("val", val_samples), ("test", test_samples)):
             require_whole(f"{name}_samples", count, 1)
         self.psf = make_psf(**(psf or {"name": "gaussian"}))
+        check_arguments(Camera, camera or {}, "camera")
         self.camera = Camera(**(camera or {}))
-        self.photons = _range("photons", photons, above=0)
-        self.background = _range("background", background, above=0)
+        self.photons = _range("photons", photons)
+        self.background = _range("background", background)
         if self.psf.has_width == (sigma_px is None):
             raise ValueError(
                 "data.sigma_px must be a width for a psf that has one, and null for one that was "
                 f"measured; got {sigma_px}"
             )
-        self.sigma_px = _range("sigma_px", 1.0 if sigma_px is None else sigma_px, above=0)
-        self.neighbour_px = _range("neighbour_px", neighbour_px, above=0)
-        self.neighbour_ratio = _range("neighbour_ratio", neighbour_ratio, above=0)
-        self.read_noise = None if read_noise is None else _range("read_noise", read_noise)
+        self.sigma_px = _range("sigma_px", 1.0 if sigma_px is None else sigma_px)
+        self.neighbour_px = _range("neighbour_px", neighbour_px)
+        self.neighbour_ratio = _range("neighbour_ratio", neighbour_ratio)
+        self.read_noise = (
+            None if read_noise is None else _range("read_noise", read_noise, zero=True)
+        )
         self.chances = neighbour_probability, cut_probability
         for name, chance in zip(("neighbour", "cut"), self.chances, strict=True):
             if not 0 <= chance <= 1:
@@ -244,17 +250,11 @@ class SpotDataModule(PointData):
         return inside[1][:, :, None] & inside[0][:, None, :]
 
 
-def _range(name: str, value: Range, above: float | None = None) -> tuple[float, float]:
-    """Read a number or [lowest, highest]; refuse what is not finite or the wrong way round."""
-    pair = (value, value) if isinstance(value, float | int) else tuple(value)
-    least = 0 if above is None else above
-    if (
-        len(pair) != 2
-        or not all(least <= one < math.inf for one in pair)
-        or pair[0] > pair[1]
-        or (above is not None and pair[0] <= above)
-    ):
-        wanted = "more than 0" if above is not None else "at least 0"
+def _range(name: str, value: Range, zero: bool = False) -> tuple[float, float]:
+    """Read a positive number or [lowest, highest]; ``zero``: or 0."""
+    pair = [value, value] if isinstance(value, float | int) else [*value]
+    if len(pair) != 2 or not 0 <= pair[0] <= pair[1] < math.inf or (pair[0] == 0 and not zero):
+        wanted = "at least 0" if zero else "more than 0"
         raise ValueError(f"data.{name} must be {wanted}, or [lowest, highest], got {value!r}")
     return float(pair[0]), float(pair[1])
 

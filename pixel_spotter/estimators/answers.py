@@ -34,7 +34,7 @@ def answers(parts: Windows, image: Tensor, xy: Tensor, **others: Tensor) -> Colu
     outside = ((place < -0.5) | (place > torch.tensor([width, height]).to(place) - 0.5)).any(dim=1)
     nothing = ~place.isfinite().all(dim=1) | ~(brightest > darkest)
     flag = torch.zeros_like(place[:, 0])
-    for name, where in (("saturated", saturated), ("outside", outside), ("nothing found", nothing)):
+    for name, where in (("outside", outside), ("nothing found", nothing), ("saturated", saturated)):
         flag = torch.where(where, float(FLAGS.index(name)), flag)
     columns = {**as_columns(place), **others}
     found = {name: torch.where(nothing, torch.nan, column) for name, column in columns.items()}

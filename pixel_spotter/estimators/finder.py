@@ -76,14 +76,14 @@ def windows(image: Tensor, centre: Tensor, side: int, within: bool = False) -> W
         within: whether a window that the frame's edge would cut is moved inside instead.
 
     Raises:
-        ValueError: if the side is not odd and positive, or too large to be moved inside.
+        ValueError: if the side is not odd and positive, or larger than the images.
     """
     height, width = image.shape[1:]
     if type(side) is not int or side < 1 or side % 2 == 0:
         raise ValueError(f"a window's side must be an odd number of pixels, got {side}")
+    if side > min(height, width):
+        raise ValueError(f"a window of {side} px is larger than images of {height}x{width} px")
     if within:
-        if side > min(height, width):
-            raise ValueError(f"a window of {side} px is larger than images of {height}x{width} px")
         last = torch.tensor([width, height], device=image.device) - 1 - side // 2
         centre = centre.clamp(min=side // 2).minimum(last)
     around = torch.arange(side, device=image.device) - side // 2

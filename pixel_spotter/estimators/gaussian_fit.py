@@ -43,7 +43,7 @@ def least_squares(
     psf = psf or GaussianPSF()
     image, parts = _look(image, window, margin_px)
     fit_width = _fits_width(psf, sigma_px)
-    ended, _ = fit(parts, _start(parts, sigma_px), psf, fit_width, None)
+    ended, found = fit(parts, _start(parts, sigma_px), psf, fit_width, None)
     added = _excess_variance(parts, ended, torch.zeros_like(ended.loss)[:, None, None])
     _, derivatives = expected_image(
         psf, ended.theta[:, None, :3], ended.theta[:, 3], ended.theta[:, 4], (window, window)
@@ -52,7 +52,7 @@ def least_squares(
         derivatives[:, : ended.ascent.shape[1]], (ended.expected + added) * parts.seen
     )
     covariance = inverse(ended.information)
-    return _named(parts, image, ended, covariance @ shaken @ covariance)
+    return _named(parts, image, ended, found, covariance @ shaken @ covariance)
 
 
 def maximum_likelihood(
@@ -83,8 +83,9 @@ def maximum_likelihood(
     psf = psf or GaussianPSF()
     image, parts = _look(image, window, margin_px)
     theta = _start(parts, sigma_px)
-    ended, _ = _fit_likelihood(parts, [theta], psf, _fits_width(psf, sigma_px), image, read_noise)
-    return _named(parts, image, ended, inverse(ended.information))
+    fit_width = _fits_width(psf, sigma_px)
+    ended, found, _ = _fit_likelihood(parts, [theta], psf, fit_width, image, read_noise)
+    return _named(parts, image, ended, found, inverse(ended.information))
 
 
 def maximum_likelihood_pair(
@@ -106,21 +107,22 @@ def maximum_likelihood_pair(
         psf: see `least_squares`.
 
     Returns:
-        See `maximum_likelihood`, of the spot closest to the pixel that stands out most; with a
-        margin, of that closest to the image's centre.
+        See `maximum_likelihood`, of the spot closest to the pixel that stands out most; where the
+        margin leaves less than a window to look at, of that closest to the image's centre.
     """
     psf = psf or GaussianPSF()
     image, parts = _look(image, window, margin_px)
     theta = _start(parts, sigma_px)
     starts = [_taken_away(parts, theta, psf), _taken_apart(parts, theta)]
     fit_width = _fits_width(psf, sigma_px)
-    ended, added = _fit_likelihood(parts, starts, psf, fit_width, image, read_noise)
+    ended, found, added = _fit_likelihood(parts, starts, psf, fit_width, image, read_noise)
     # Both with the same noise: a neighbour that is not fitted looks like more of it.
     alone, _ = fit(parts, theta, psf, fit_width, added)
-    two = alone.loss - ended.loss > _TWO
+    two = found & (alone.loss - ended.loss > _TWO)
     height, width = image.shape[1:]
     middle = torch.tensor([width - 1, height - 1], device=image.device) / 2 - parts.corner
-    towards = middle if margin_px else torch.full_like(middle, window // 2)
+    few = max(height, width) - 2 * margin_px < window
+    towards = middle if few else torch.full_like(middle, window // 2)
     first, second = ((ended.theta[:, k : k + 2] - towards).square().sum(dim=1) for k in (0, 3))
     order = torch.arange(ended.theta.shape[1], device=image.device).repeat(len(image), 1)
     order[second < first, :6] = order[0, [3, 4, 5, 0, 1, 2]]
@@ -129,7 +131,7 @@ def maximum_likelihood_pair(
     covariance = covariance.gather(1, free[:, :, None].expand_as(covariance))
     covariance = covariance.gather(2, free[:, None, :].expand_as(covariance))
     ended = ended._replace(theta=ended.theta.gather(1, order))
-    pair = _named(parts, image, ended, covariance)
+    pair = _named(parts, image, ended, found, covariance)
     single = maximum_likelihood(image, sigma_px, read_noise, window, margin_px, psf)
     return {name: torch.where(two, column, single[name]) for name, column in pair.items()}
 
@@ -154,30 +156,31 @@ def _fit_likelihood(
     fit_width: bool,
     image: Tensor,
     read_noise: float | Tensor | None,
-) -> tuple[Point, Tensor]:
-    """Fit from each start, go on from the best; return the variance beside shot noise too."""
+) -> tuple[Point, Tensor, Tensor]:
+    """Fit from each start, go on from the best.
+
+    Returns:
+        Where the fit ended, whether it found a spot, and the variance beside shot noise.
+    """
     if read_noise is None:
         added = _noise_at_the_border(parts)
     elif isinstance(read_noise, Tensor):
         noise = read_noise.to(image).expand_as(image)
         at = parts.corner + parts.image.shape[-1] // 2
         added = windows(noise, at, parts.image.shape[-1]).image.square()
-    else:
+    elif 0 <= read_noise < math.inf:
         added = torch.full_like(parts.image[:, :1, :1], read_noise**2)
-    ended, _ = fit(parts, starts[0], psf, fit_width, added)
+    else:
+        raise ValueError(f"read_noise must be a number of electrons, got {read_noise}")
+    ended, found = fit(parts, starts[0], psf, fit_width, added)
     for start in starts[1:]:
-        other, _ = fit(parts, start, psf, fit_width, added)
+        other, other_found = fit(parts, start, psf, fit_width, added)
         better = other.loss < ended.loss
-        ended = Point(
-            *(
-                torch.where(better.view(-1, *[1] * (new.dim() - 1)), new, old)
-                for new, old in zip(other, ended, strict=True)
-            )
-        )
+        ended, found = other.where(better, ended), torch.where(better, other_found, found)
     if read_noise is None:
         added = _excess_variance(parts, ended, added)
-        ended, _ = fit(parts, ended.theta, psf, fit_width, added)
-    return ended, added
+        ended, found = fit(parts, ended.theta, psf, fit_width, added)
+    return ended, found, added
 
 
 def _start(parts: Windows, sigma_px: float | None) -> Tensor:
@@ -258,12 +261,16 @@ def _excess_variance(parts: Windows, ended: Point, added: Tensor) -> Tensor:
     return ((excess * weight).sum(dim=(1, 2), keepdim=True) / total).clamp(min=0)
 
 
-def _named(parts: Windows, image: Tensor, ended: Point, covariance: Tensor) -> Columns:
+def _named(
+    parts: Windows, image: Tensor, ended: Point, found: Tensor, covariance: Tensor
+) -> Columns:
+    """Name what was fitted; a position without a deviation is none."""
     variance_x, variance_y = covariance[:, 0, 0], covariance[:, 1, 1]
+    found = found & (variance_x > 0) & (variance_y > 0)
     return answers(
         parts,
         image,
-        ended.theta[:, :2],
+        torch.where(found[:, None], ended.theta[:, :2], torch.nan),
         sd_x=variance_x.sqrt(),
         sd_y=variance_y.sqrt(),
         corr_xy=covariance[:, 0, 1] / (variance_x * variance_y).sqrt(),

@@ -33,6 +33,15 @@ class Point(NamedTuple):
     information: Tensor
     expected: Tensor
 
+    def where(self, chosen: Tensor, other: "Point") -> "Point":
+        """Return these where chosen, (B,) bool, the others elsewhere."""
+        return Point(
+            *(
+                torch.where(chosen.view(-1, *[1] * (own.dim() - 1)), own, its)
+                for own, its in zip(self, other, strict=True)
+            )
+        )
+
 
 def fit(
     parts: Windows, theta: Tensor, psf: PSF, fit_width: bool, added: Tensor | None
@@ -48,7 +57,7 @@ def fit(
             the likelihood of Huang et al. 2013 (doi 10.1038/nmeth.2488); None: least squares.
 
     Returns:
-        Where the fit ended, and whether it converged, (B,).
+        Where the fit ended, and whether it converged with a width that is not at its limits: (B,).
     """
     free = theta.shape[1] - (not fit_width)
     if added is not None:
@@ -57,26 +66,31 @@ def fit(
     point = evaluate(parts, _inside(theta, parts), psf, free, added)
     ended = Point(*(value.clone() for value in point))
     damping = torch.full_like(point.loss, 1e-3)
+    converged = torch.zeros_like(point.loss, dtype=torch.bool)
+    pixels = parts.seen.sum(dim=(1, 2)).clamp(min=1)
     for _ in range(_ITERATIONS):
         step = _step(point, damping)
         trial = torch.cat([point.theta[:, :free] + step, point.theta[:, free:]], dim=1)
         some = parts.rows(rows)
         there = None if added is None else added[rows]
         tried = evaluate(some, _inside(trial, some), psf, free, there)
-        better = tried.loss <= point.loss + 1e-3 + 1e-6 * point.loss.abs()
-        close = (step * point.ascent).sum(dim=1) < _CONVERGED
-        point = Point(*(_where(better, *values) for values in zip(tried, point, strict=True)))
+        # A likelihood's own scale is 1; that of squares is the variance of the residuals.
+        scale = 1 if added is not None else (2 * point.loss / pixels[rows]).clamp(min=1e-12)
+        better = tried.loss <= point.loss + 1e-3 * scale + 1e-6 * point.loss
+        moved = tried.theta[:, :free] - point.theta[:, :free]
+        close = (moved * point.ascent).sum(dim=1) < _CONVERGED * scale
+        point = tried.where(better, point)
         for all_rows, now in zip(ended, point, strict=True):
             all_rows[rows] = now
         damping = torch.where(better, damping / 10, damping * 10)
+        converged[rows] = better & close
         going = ~(better & close) & (damping < 1e6)
         rows, damping = rows[going], damping[going]
         point = Point(*(value[going] for value in point))
         if not len(rows):
             break
-    converged = torch.ones_like(ended.loss, dtype=torch.bool)
-    converged[rows] = False
-    return ended, converged
+    narrowest, widest = _WIDTHS_PX
+    return ended, converged & (ended.theta[:, -1] > narrowest) & (ended.theta[:, -1] < widest)
 
 
 def evaluate(parts: Windows, theta: Tensor, psf: PSF, free: int, added: Tensor | None) -> Point:
@@ -120,7 +134,3 @@ def _inside(theta: Tensor, parts: Windows) -> Tensor:
     background = theta[:, -2:-1].clamp(min=_LEAST_BACKGROUND)
     sigma = theta[:, -1:].clamp(*_WIDTHS_PX)
     return torch.cat([torch.cat([xy, photons], dim=2).flatten(1), background, sigma], dim=1)
-
-
-def _where(chosen: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    return torch.where(chosen.view(-1, *[1] * (new.dim() - 1)), new, old)

@@ -56,6 +56,7 @@ class PointRegressor(L.LightningModule):
         self.optimizer_factory = optimizer
         self.scheduler_factory = scheduler
         self.name = type(self).__module__.rpartition(".")[2]
+        self.in_photons = False
         self.trained_before: list[PointData] = []
         self.predictions = {"val": Predictions(), "test": Predictions()}
         self.figures: dict[str, dict[str, float]] = {}
@@ -98,8 +99,9 @@ class PointRegressor(L.LightningModule):
         """Estimate columns from images in memory.
 
         Args:
-            images: (N, H, W) or (H, W) of the model's size; whole numbers are divided by the
-                largest of their type, others are taken as they are: black is 0, white 1.
+            images: (N, H, W) or (H, W) of the model's size, in photons if the model was trained on
+                such; if not, whole numbers are divided by the largest of their type, others are
+                taken as they are: black is 0, white 1.
             batch_size: images at a time.
 
         Returns:
@@ -112,7 +114,8 @@ class PointRegressor(L.LightningModule):
             raise ValueError(
                 f"expected images (N, {self.size[0]}, {self.size[1]}), got {images.shape}"
             )
-        white = np.iinfo(images.dtype).max if np.issubdtype(images.dtype, np.integer) else 1
+        scaled = np.issubdtype(images.dtype, np.integer) and not self.in_photons
+        white = np.iinfo(images.dtype).max if scaled else 1
         self.eval()
         parts = []
         for part in np.split(images, range(batch_size, len(images), batch_size)):

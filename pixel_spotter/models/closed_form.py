@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pixel_spotter import estimators
+from pixel_spotter.arguments import check_arguments
 from pixel_spotter.coordinates import Columns
 from pixel_spotter.models.solved import SolvedRegressor
 from pixel_spotter.simulation.psf import MeasuredPSF, make_psf
@@ -50,6 +51,7 @@ class ClosedForm(SolvedRegressor):
                     f"model.settings.{name}: {estimator} has "
                     + (f"{', '.join(own)}" if own else "no settings")
                 )
+        check_arguments(self.estimator, settings or {}, "model.settings")
         self.settings = dict(settings or {})
         if "margin_px" in taken:
             self.settings["margin_px"] = int(margin_px)

@@ -120,7 +120,8 @@ def _read_run(folder: Path) -> dict[str, Any]:
     metrics, file = runs.read_metrics(folder), folder / runs.METRICS
     if not (folder / runs.CONFIG).is_file():
         raise UserError(f"{folder} is no training run's: it lacks {runs.CONFIG}")
-    metrics["split"] = metrics.get("split") or "all"  # of data that are not shared out
+    if metrics.get("split", "") is None:  # of data that are not shared out
+        metrics["split"] = "all"
     lacking = [key for key in ("model", "split") if not isinstance(metrics.get(key), str)]
     lacking += [key for key in _NEEDED if not is_figure(metrics.get(key))]
     if lacking:

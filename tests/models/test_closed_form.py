@@ -36,6 +36,7 @@ def test_an_estimator_that_is_not_there(estimator: str) -> None:
         ({"settings": {"foo": 1}}, "phasor has window"),
         ({"settings": {"window": 17}}, "larger than"),
         ({"settings": {"window": 4}}, "odd"),
+        ({"settings": {"window": "x"}}, "settings.window must be int"),
         ({"margin_px": 8}, "margin"),
     ],
 )
@@ -51,4 +52,6 @@ def test_a_checkpoint_holds_the_psf(tmp_path: Path) -> None:
     (tmp_path / "psf.npy").unlink()
     again = ClosedForm(**model.hparams)
     image = torch.poisson(torch.full((2, 1, 16, 16), 9.0), torch.Generator().manual_seed(0))
+    image[:, :, 7:10, 6:9] += 200
+    assert (model(image) - torch.tensor([7.0, 8.0])).abs().max() < 0.2
     torch.testing.assert_close(again(image), model(image))
