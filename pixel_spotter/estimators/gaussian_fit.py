@@ -12,8 +12,9 @@ from pixel_spotter.coordinates import Columns, all_positions
 from pixel_spotter.estimators.answers import answers
 from pixel_spotter.estimators.finder import Windows, find, windows
 from pixel_spotter.estimators.scoring import Point, fit
-from pixel_spotter.simulation.bound import fisher_information, inverse
-from pixel_spotter.simulation.psf import PSF, GaussianPSF, expected_image
+from pixel_spotter.estimators.sums import spots_of
+from pixel_spotter.simulation.bound import inverse
+from pixel_spotter.simulation.psf import PSF, GaussianPSF
 
 _TWO = 10.0
 """By so much the logarithm of the likelihood must grow for a neighbour to be believed: in one of
@@ -44,15 +45,12 @@ def least_squares(
     image, parts = _look(image, window, margin_px)
     fit_width = _fits_width(psf, sigma_px)
     ended, found = fit(parts, _start(parts, sigma_px), psf, fit_width, None)
-    added = _excess_variance(parts, ended, torch.zeros_like(ended.loss)[:, None, None])
-    _, derivatives = expected_image(
-        psf, ended.theta[:, None, :3], ended.theta[:, 3], ended.theta[:, 4], (window, window)
-    )
-    shaken = fisher_information(
-        derivatives[:, : ended.ascent.shape[1]], (ended.expected + added) * parts.seen
-    )
+    spots = spots_of(psf, ended.theta, window)
+    free = ended.ascent.shape[1]
+    added = _excess_variance(parts, spots.expected, free, torch.zeros_like(parts.image[:, :1, :1]))
+    _, shaken = spots.sums((spots.expected + added) * parts.seen, torch.zeros_like(parts.image))
     covariance = inverse(ended.information)
-    return _named(parts, image, ended, found, covariance @ shaken @ covariance)
+    return _named(parts, image, ended, found, covariance @ shaken[:, :free, :free] @ covariance)
 
 
 def maximum_likelihood(
@@ -178,7 +176,8 @@ def _fit_likelihood(
         better = other.loss < ended.loss
         ended, found = other.where(better, ended), torch.where(better, other_found, found)
     if read_noise is None:
-        added = _excess_variance(parts, ended, added)
+        expected = spots_of(psf, ended.theta, parts.image.shape[-1]).expected
+        added = _excess_variance(parts, expected, ended.ascent.shape[1], added)
         ended, found = fit(parts, ended.theta, psf, fit_width, added)
     return ended, found, added
 
@@ -197,8 +196,9 @@ def _start(parts: Windows, sigma_px: float | None) -> Tensor:
     total = middle.sum(dim=1, keepdim=True)
     xy = torch.where(total > 0, middle @ positions / total.clamp(min=1e-6), side // 2)
     photons = (above * (away <= 4)).sum(dim=1).clamp(min=1)
-    peak = (above * (away <= 1)).sum(dim=1).clamp(min=1) / 9
-    sigma = (photons / (2 * math.pi * peak)).sqrt().clamp(0.7, 3)
+    # Of a Gaussian in the middle, the innermost 3x3 pixels hold erf(1.5 / (sigma sqrt(2)))².
+    share = ((above * (away <= 1)).sum(dim=1) / photons).clamp(0.1, 0.98)
+    sigma = 1.5 / (math.sqrt(2) * torch.erfinv(share.sqrt()))
     if sigma_px is not None:
         sigma = torch.full_like(sigma, sigma_px)
     return torch.cat([xy, torch.stack([photons, background, sigma], dim=1)], dim=1)
@@ -248,15 +248,16 @@ def _noise_at_the_border(parts: Windows) -> Tensor:
     return (square / (count - 1) - mean).clamp(min=0)
 
 
-def _excess_variance(parts: Windows, ended: Point, added: Tensor) -> Tensor:
+def _excess_variance(parts: Windows, expected: Tensor, fitted: int, added: Tensor) -> Tensor:
     """Return the variance that residuals show beyond shot noise, photons²: (B, 1, 1).
 
-    The mean of its estimates from all pixels, weighted as if ``added`` were the truth.
+    The mean of its estimates from all pixels, weighted as if ``added`` were the truth, with so
+    many numbers ``fitted`` to them.
     """
-    weight = parts.seen / (ended.expected + added).square()
+    weight = parts.seen / (expected + added).square()
     count = parts.seen.sum(dim=(1, 2), keepdim=True)
-    lost = count / (count - ended.ascent.shape[1]).clamp(min=1)
-    excess = (parts.image - ended.expected).square() * lost - ended.expected
+    lost = count / (count - fitted).clamp(min=1)
+    excess = (parts.image - expected).square() * lost - expected
     total = weight.sum(dim=(1, 2), keepdim=True).clamp(min=1e-30)
     return ((excess * weight).sum(dim=(1, 2), keepdim=True) / total).clamp(min=0)
 

@@ -6,10 +6,14 @@ import torch
 from torch import Tensor
 
 from pixel_spotter.estimators.finder import Windows
-from pixel_spotter.simulation.psf import PSF, expected_image
+from pixel_spotter.estimators.sums import spots_of
+from pixel_spotter.simulation.psf import PSF
 
 _ITERATIONS = 30
-_CONVERGED = 1e-3
+_AT_A_TIME = 1024
+"""So many windows' sums stay in a processor's cache."""
+
+_CONVERGED = 1e-2
 """A fit ends with a step whose length, squared and in standard deviations, is below this."""
 
 _LEAST_PHOTONS, _LEAST_BACKGROUND = 0.1, 1e-3
@@ -24,14 +28,12 @@ class Point(NamedTuple):
         loss: half the deviance of likelihoods, half the sum of squares: (B,).
         ascent: minus its gradient by the P free parameters, (B, P).
         information: about them, (B, P, P).
-        expected: photons, (B, w, w).
     """
 
     theta: Tensor
     loss: Tensor
     ascent: Tensor
     information: Tensor
-    expected: Tensor
 
     def where(self, chosen: Tensor, other: "Point") -> "Point":
         """Return these where chosen, (B,) bool, the others elsewhere."""
@@ -59,61 +61,80 @@ def fit(
     Returns:
         Where the fit ended, and whether it converged with a width that is not at its limits: (B,).
     """
+    ended = []
+    at_a_time = _AT_A_TIME if theta.device.type == "cpu" else max(1, len(theta))
+    for rows in torch.split(torch.arange(len(theta), device=theta.device), at_a_time):
+        there = added if added is None or len(added) == 1 else added[rows]
+        ended.append(_fit(parts.rows(rows), theta[rows], psf, fit_width, there))
+    points, found = zip(*ended, strict=True)
+    return Point(*(torch.cat(part) for part in zip(*points, strict=True))), torch.cat(found)
+
+
+def _fit(
+    parts: Windows, theta: Tensor, psf: PSF, fit_width: bool, added: Tensor | None
+) -> tuple[Point, Tensor]:
     free = theta.shape[1] - (not fit_width)
     if added is not None:
         added = added.expand(len(theta), *added.shape[1:])
-    rows = torch.arange(len(theta), device=theta.device)
     point = evaluate(parts, _inside(theta, parts), psf, free, added)
-    ended = Point(*(value.clone() for value in point))
-    damping = torch.full_like(point.loss, 1e-3)
-    converged = torch.zeros_like(point.loss, dtype=torch.bool)
-    pixels = parts.seen.sum(dim=(1, 2)).clamp(min=1)
+    ended, converged = point, torch.zeros_like(point.loss, dtype=torch.bool)
+    damping, going = torch.full_like(point.loss, 1e-3), ~converged
+    rows = torch.arange(len(theta), device=theta.device)
     for _ in range(_ITERATIONS):
         step = _step(point, damping)
         trial = torch.cat([point.theta[:, :free] + step, point.theta[:, free:]], dim=1)
-        some = parts.rows(rows)
-        there = None if added is None else added[rows]
-        tried = evaluate(some, _inside(trial, some), psf, free, there)
+        tried = evaluate(parts, _inside(trial, parts), psf, free, added)
         # A likelihood's own scale is 1; that of squares is the variance of the residuals.
-        scale = 1 if added is not None else (2 * point.loss / pixels[rows]).clamp(min=1e-12)
+        scale: Tensor | float = 1.0
+        if added is None:
+            pixels = parts.seen.sum(dim=(1, 2)).clamp(min=1)
+            scale = (2 * point.loss / pixels).clamp(min=1e-12)
         better = tried.loss <= point.loss + 1e-3 * scale + 1e-6 * point.loss
         moved = tried.theta[:, :free] - point.theta[:, :free]
-        close = (moved * point.ascent).sum(dim=1) < _CONVERGED * scale
-        point = tried.where(better, point)
-        for all_rows, now in zip(ended, point, strict=True):
-            all_rows[rows] = now
+        close = better & ((moved * point.ascent).sum(dim=1) < _CONVERGED * scale)
+        point = tried.where(better & going, point)
         damping = torch.where(better, damping / 10, damping * 10)
-        converged[rows] = better & close
-        going = ~(better & close) & (damping < 1e6)
-        rows, damping = rows[going], damping[going]
-        point = Point(*(value[going] for value in point))
-        if not len(rows):
-            break
+        converged[rows] |= close & going
+        going = going & ~close & (damping < 1e6)
+        left = int(going.sum())
+        if left == 0 or left < len(rows) / 2:  # go on with fewer
+            ended = _with(ended, rows, point)
+            if left == 0:
+                break
+            rows, damping, parts = rows[going], damping[going], parts.rows(going)
+            added = None if added is None else added[going]
+            point, going = Point(*(value[going] for value in point)), going[going]
+    else:
+        ended = _with(ended, rows, point)
     narrowest, widest = _WIDTHS_PX
     return ended, converged & (ended.theta[:, -1] > narrowest) & (ended.theta[:, -1] < widest)
 
 
+def _with(ended: Point, rows: Tensor, point: Point) -> Point:
+    """Return ended with these rows."""
+    if len(rows) == len(ended.theta):
+        return point
+    return Point(
+        *(all_rows.index_copy(0, rows, now) for all_rows, now in zip(ended, point, strict=True))
+    )
+
+
 def evaluate(parts: Windows, theta: Tensor, psf: PSF, free: int, added: Tensor | None) -> Point:
     """Return loss, gradient and information at theta; see `fit`."""
-    spots = theta[:, :-2].reshape(len(theta), -1, 3)
-    expected, derivatives = expected_image(
-        psf, spots, theta[:, -2], theta[:, -1], (parts.image.shape[1], parts.image.shape[2])
-    )
-    rows = derivatives[:, :free].flatten(2)
+    spots = spots_of(psf, theta, parts.image.shape[-1])
     if added is None:
         weight = parts.seen.to(theta.dtype)
-        residual = (parts.image - expected) * weight
-        loss = residual.square().flatten(1).sum(dim=1) / 2
+        residual = (parts.image - spots.expected) * weight
+        loss = residual.square().sum(dim=(1, 2)) / 2
     else:
-        variance = expected + added
+        variance = spots.expected + added
         ratio = (parts.image + added).clamp(min=1e-6) / variance
         weight = parts.seen / variance
         residual = (ratio - 1) * parts.seen
-        deviance = variance * (1 - ratio + ratio * ratio.log()) * parts.seen
-        loss = deviance.flatten(1).sum(dim=1)
-    ascent = (rows @ residual.flatten(1)[..., None])[..., 0]
-    information = (rows * weight.flatten(1)[:, None]) @ rows.mT
-    return Point(theta, loss, ascent, information, expected)
+        deviance = (1 - ratio + ratio * ratio.log()) * variance
+        loss = (deviance * parts.seen).sum(dim=(1, 2))
+    ascent, information = spots.sums(weight, residual)
+    return Point(theta, loss, ascent[:, :free], information[:, :free, :free])
 
 
 def _step(point: Point, damping: Tensor) -> Tensor:
