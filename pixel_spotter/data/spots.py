@@ -13,7 +13,7 @@ from pixel_spotter.data.base import PointData, require_whole
 from pixel_spotter.randomness import BLOCK, for_samples, generator, whole_blocks
 from pixel_spotter.simulation.bound import crlb, fisher_information
 from pixel_spotter.simulation.camera import Camera
-from pixel_spotter.simulation.psf import MeasuredPSF, expected_image, make_psf
+from pixel_spotter.simulation.psf import MeasuredPSF, expected_image, light, make_psf
 
 Range = float | Sequence[float]
 """A number, or the lowest and the highest."""
@@ -179,7 +179,7 @@ class SpotDataModule(PointData):
             truth = self.truth(split, epoch, whole)
         elif not torch.equal(whole, samples):
             truth = {name: column[place.argsort()] for name, column in truth.items()}
-        expected, _ = self._expected(truth)
+        expected = light(self.psf, *self._made_of(truth), self.size)
         noise = truth.get("read_noise_true", torch.zeros(0))[:, None, None]
         parts = []
         for first in range(0, len(whole), BLOCK):
@@ -216,7 +216,7 @@ class SpotDataModule(PointData):
 
     def _bound(self, truth: Columns) -> Tensor:
         """Return the smallest variances of x and y, (B, 2); all have a neighbour or none has."""
-        expected, derivatives = self._expected(truth)
+        expected, derivatives = expected_image(self.psf, *self._made_of(truth), self.size)
         if self.sigma_px[0] == self.sigma_px[1]:
             derivatives = derivatives[:, :-1]
         noise = truth.get("read_noise_true")
@@ -225,18 +225,13 @@ class SpotDataModule(PointData):
         )
         return crlb(fisher_information(derivatives, information * self._seen(truth)))[:, :2]
 
-    def _expected(self, truth: Columns) -> tuple[Tensor, Tensor]:
+    def _made_of(self, truth: Columns) -> tuple[Tensor, Tensor, Tensor]:
+        """Return spots (B, K, 3), background and sigma_px, (B,) each, as PSFs take them."""
         spots = [torch.stack([truth["x_true"], truth["y_true"], truth["photons_true"]], dim=1)]
         if "neighbour_photons_true" in truth and truth["neighbour_photons_true"].any():
             names = [f"neighbour_{name}_true" for name in ("x", "y", "photons")]
             spots.append(torch.stack([truth[name] for name in names], dim=1))
-        return expected_image(
-            self.psf,
-            torch.stack(spots, dim=1),
-            truth["background_true"],
-            truth["sigma_px_true"],
-            self.size,
-        )
+        return torch.stack(spots, dim=1), truth["background_true"], truth["sigma_px_true"]
 
     def _seen(self, truth: Columns) -> Tensor:
         """Return which pixels lie in the frame: (B, H, W) or (1, 1, 1), bool."""

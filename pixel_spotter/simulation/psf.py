@@ -24,6 +24,10 @@ class PSF(Protocol):
     has_width: bool
     """Whether ``sigma_px`` says how wide it is; one that was measured is as wide as it is."""
 
+    def share(self, xy_px: Tensor, sigma_px: Tensor, size: Size) -> Tensor:
+        """Return the share of the light in each pixel, (..., H, W), from what a call takes."""
+        ...
+
     def __call__(self, xy_px: Tensor, sigma_px: Tensor, size: Size) -> Tensor:
         """Return the share of the light in each pixel, and its derivatives.
 
@@ -55,12 +59,28 @@ class GaussianPSF:
             raise ValueError(f"psf.ratio must be a positive number, got {ratio}")
         self.ratio = ratio
 
-    def __call__(self, xy_px: Tensor, sigma_px: Tensor, size: Size) -> Tensor:
-        """See `PSF`."""
+    def along(self, xy_px: Tensor, sigma_px: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+        """Return the two factors of the share, along x (..., 3, W) and along y (..., 3, H).
+
+        Each with its derivatives by its coordinate and by sigma_px.
+        """
         root = math.sqrt(self.ratio)
         x, by_x, wider_x = _integrated_gaussian(xy_px[..., 0], sigma_px / root, size[1])
         y, by_y, wider_y = _integrated_gaussian(xy_px[..., 1], sigma_px * root, size[0])
-        columns = torch.stack([x, by_x, x, x * root, wider_x / root], dim=-2)
+        along_x = torch.stack([x, by_x, wider_x / root], dim=-2)
+        return along_x, torch.stack([y, by_y, wider_y * root], dim=-2)
+
+    def share(self, xy_px: Tensor, sigma_px: Tensor, size: Size) -> Tensor:
+        """See `PSF`."""
+        along_x, along_y = self.along(xy_px, sigma_px, size)
+        return along_y[..., 0, :, None] * along_x[..., 0, None, :]
+
+    def __call__(self, xy_px: Tensor, sigma_px: Tensor, size: Size) -> Tensor:
+        """See `PSF`."""
+        (x, by_x, wider_x), (y, by_y, wider_y) = (
+            part.unbind(dim=-2) for part in self.along(xy_px, sigma_px, size)
+        )
+        columns = torch.stack([x, by_x, x, x, wider_x], dim=-2)
         rows = torch.stack([y, y, by_y, wider_y, y], dim=-2)
         share = rows[..., :, None] * columns[..., None, :]
         share[..., 3, :, :] += share[..., 4, :, :]
@@ -111,6 +131,10 @@ class MeasuredPSF:
         for axis in (0, 1):
             light = convolve1d(light, pixel, axis=axis, mode="constant")
         self.weights = torch.from_numpy(spline_filter(light, order=3, mode="mirror"))
+
+    def share(self, xy_px: Tensor, sigma_px: Tensor, size: Size) -> Tensor:
+        """See `PSF`."""
+        return self(xy_px, sigma_px, size)[..., 0, :, :]
 
     def __call__(self, xy_px: Tensor, sigma_px: Tensor, size: Size) -> Tensor:
         """See `PSF`: the derivative by sigma_px is 0."""
@@ -170,6 +194,12 @@ def expected_image(
     by_spot = torch.stack([photons * by_x, photons * by_y, value], dim=2).flatten(1, 2)
     by_width = (photons * widened).sum(dim=1, keepdim=True)
     return expected, torch.cat([by_spot, torch.ones_like(by_width), by_width], dim=1)
+
+
+def light(psf: PSF, spots: Tensor, background: Tensor, sigma_px: Tensor, size: Size) -> Tensor:
+    """Return the expected photons (B, H, W) of `expected_image` alone, from the same arguments."""
+    share = psf.share(spots[..., :2], sigma_px[:, None].expand(spots.shape[:-1]), size)
+    return (spots[..., 2, None, None] * share).sum(dim=1) + background[:, None, None]
 
 
 def make_psf(name: str, **settings: Any) -> PSF:
