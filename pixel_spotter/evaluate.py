@@ -11,7 +11,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from pixel_spotter import runs
 from pixel_spotter.cli.start import make_trainer, run_command, write_config
@@ -29,9 +29,11 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     """
     path = Path(str(cfg.checkpoint))
     model, trained_on = load_model(path, cfg.trust)
-    changes = {key: value for key, value in cfg.data.items() if value is not None}
+    given: dict[str, Any] = OmegaConf.to_container(cfg.data)  # type: ignore[assignment]
+    changes = {key: value for key, value in given.items() if value is not None}
     try:
         data = type(trained_on)(**{**trained_on.hparams, **changes})
+        model.search(data.size, getattr(data, "margin_px", 0))
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
     trainer = make_trainer(cfg, logger=False, enable_checkpointing=False)

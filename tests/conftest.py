@@ -149,6 +149,11 @@ class ModelFiles:
                 member = CNNRegressor(size, channels=[4], hidden=[8])
                 save_checkpoint(Path(path), member, size)
             needed.append(f"model.checkpoints={paths}")
+        if "model.checkpoint" in OmegaConf.missing_keys(cfg):
+            size = OmegaConf.to_container(cfg.data)["image_size"]  # type: ignore[index, call-overload]
+            path = self.folder / f"{size}_0.ckpt"
+            save_checkpoint(path, CNNRegressor(size, channels=[4], hidden=[8]), size)
+            needed.append(f"model.checkpoint='{path}'")
         return compose([*overrides, *needed]) if needed else cfg
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from pixel_spotter.coordinates import Columns, as_size, as_xy
+from pixel_spotter.coordinates import Columns, Size, as_size, as_xy
 from pixel_spotter.data.base import Batch, PointData
 from pixel_spotter.errors import UserError
 from pixel_spotter.metrics import Predictions, figures_of
@@ -42,6 +42,8 @@ class PointRegressor(L.LightningModule):
         scheduler: makes the learning-rate scheduler, stepped once an epoch, from the optimizer.
     """
 
+    any_size: bool = False
+    """Whether it takes images of other sizes than that which it was trained on."""
     features: nn.Module
     head: nn.Module
 
@@ -79,6 +81,22 @@ class PointRegressor(L.LightningModule):
         """Estimate ``x``, ``y`` and what else the model knows, (B,) each, from images as above."""
         return self.decode(self.encode(image))
 
+    def search(self, size: Size, margin_px: float = 0) -> None:
+        """Take images of this size (height, width), px, from now on, if the model can.
+
+        Args:
+            size: of the images.
+            margin_px: no point lies closer to their edge, px: for models that look for it.
+
+        Raises:
+            UserError: if the model takes images of its own size only.
+        """
+        if size != self.size:
+            raise UserError(
+                f"the model takes images of {self.size[0]}x{self.size[1]} px, not of "
+                f"{size[0]}x{size[1]} px"
+            )
+
     def encode(self, image: Tensor) -> Tensor:
         """Turn images (B, 1, H, W), of no other size than the model's, into what the head takes."""
         if image.shape[1:] != (1, *self.size):
@@ -99,9 +117,9 @@ class PointRegressor(L.LightningModule):
         """Estimate columns from images in memory.
 
         Args:
-            images: (N, H, W) or (H, W) of the model's size, in photons if the model was trained on
-                such; if not, whole numbers are divided by the largest of their type, others are
-                taken as they are: black is 0, white 1.
+            images: (N, H, W) or (H, W) of the model's size, if it does not take any; in photons if
+                the model was trained on such; if not, whole numbers are divided by the largest of
+                their type, others are taken as they are: black is 0, white 1.
             batch_size: images at a time.
 
         Returns:
@@ -110,7 +128,7 @@ class PointRegressor(L.LightningModule):
         images = np.asarray(images)
         if images.ndim == 2:
             images = images[None]
-        if images.shape[1:] != self.size:
+        if images.ndim != 3 or (images.shape[1:] != self.size and not self.any_size):
             raise ValueError(
                 f"expected images (N, {self.size[0]}, {self.size[1]}), got {images.shape}"
             )

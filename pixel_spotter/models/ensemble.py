@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from pixel_spotter.coordinates import Columns, as_columns
 from pixel_spotter.data.base import PointData
 from pixel_spotter.errors import UserError
-from pixel_spotter.models.base import PointRegressor, class_name, describe
-from pixel_spotter.models.loading import load_model, rebuild_data, rebuild_model
+from pixel_spotter.models.base import PointRegressor, class_name
+from pixel_spotter.models.loading import describe_model, load_described, rebuild_model
 from pixel_spotter.models.solved import SolvedRegressor
 
 
@@ -109,15 +109,8 @@ class CheckpointEnsemble(Answers, SolvedRegressor):
         super().__init__(image_size)
         if isinstance(checkpoints, str) or len(checkpoints) < 2:
             raise ValueError("model.checkpoints must be a list of at least two: [a.ckpt,b.ckpt]")
-        loaded = [_load(checkpoint, trust) for checkpoint in checkpoints]
-        described = [
-            {
-                "model_class": class_name(type(model)),
-                "hyper_parameters": dict(model.hparams),
-                "trained_on": [describe(data) for data in trained_on],
-            }
-            for model, trained_on in loaded
-        ]
+        loaded = [load_described(checkpoint, trust) for checkpoint in checkpoints]
+        described = [describe_model(model, trained_on) for model, trained_on in loaded]
         hparams = {"image_size": image_size, "checkpoints": described}
         self.save_hyperparameters(hparams, logger=False)
         self.members_trained_on = [data for _, trained_on in loaded for data in trained_on]
@@ -130,17 +123,3 @@ class CheckpointEnsemble(Answers, SolvedRegressor):
     def training_data(self, data: PointData) -> list[PointData]:
         """Return what the members were trained on: nothing is trained here."""
         return self.members_trained_on
-
-
-def _load(
-    checkpoint: str | Mapping[str, Any], trust: Sequence[str]
-) -> tuple[PointRegressor, list[PointData]]:
-    """Return a member, and the data it was trained on."""
-    if isinstance(checkpoint, str):
-        model, data = load_model(checkpoint, trust)
-        return model, model.training_data(data)
-    model = rebuild_model(checkpoint["model_class"], checkpoint["hyper_parameters"], trust)
-    trained_on = checkpoint.get("trained_on") or [  # version 0.1 knew of one alone
-        {"hyper_parameters": checkpoint["datamodule_hyper_parameters"]}
-    ]
-    return model, [rebuild_data(described, trust) for described in trained_on]

@@ -10,7 +10,7 @@ from torch import Tensor
 from pixel_spotter.data.base import PointData
 from pixel_spotter.errors import UserError
 from pixel_spotter.files import read_tensors
-from pixel_spotter.models.base import PointRegressor
+from pixel_spotter.models.base import PointRegressor, class_name, describe
 
 _OURS = ("pixel_spotter.models", "pixel_spotter.data")
 _DATA_OF_0_1 = "pixel_spotter.data.pixels.PixelDataModule"
@@ -49,6 +49,29 @@ def load_model(path: str | Path, trust: Sequence[str] = ()) -> tuple[PointRegres
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"{path} does not fit its model: {lines[0]}") from error
     return model.eval(), data
+
+
+def describe_model(model: PointRegressor, trained_on: Sequence[PointData]) -> dict[str, Any]:
+    """Return what `load_described` rebuilds a model from, all but its weights."""
+    return {
+        "model_class": class_name(type(model)),
+        "hyper_parameters": dict(model.hparams),
+        "trained_on": [describe(data) for data in trained_on],
+    }
+
+
+def load_described(
+    checkpoint: str | Mapping[str, Any], trust: Sequence[str] = ()
+) -> tuple[PointRegressor, list[PointData]]:
+    """Return the model of a file, or of what `describe_model` said, and all it was trained on."""
+    if isinstance(checkpoint, str):
+        model, data = load_model(checkpoint, trust)
+        return model, model.training_data(data)
+    model = rebuild_model(checkpoint["model_class"], checkpoint["hyper_parameters"], trust)
+    trained_on = checkpoint.get("trained_on") or [  # version 0.1 knew of one alone
+        {"hyper_parameters": checkpoint["datamodule_hyper_parameters"]}
+    ]
+    return model, [rebuild_data(described, trust) for described in trained_on]
 
 
 def rebuild_model(

@@ -102,8 +102,8 @@ class TestContract:
             for name, column in expected.items():
                 np.testing.assert_allclose(found[name], column, atol=1e-4, err_msg=name)
         assert model.predict(grey[3])["x"] == pytest.approx([expected["x"][3].item()], abs=1e-4)
-        with pytest.raises(ValueError, match=r"expected images \(N, 32, 32\)"):
-            model.predict(grey[:, :31])
+        with pytest.raises(ValueError, match=r"expected images \((N, 32, 32|B, 1, H, W)\)"):
+            model.predict(grey[:, :4])
 
     @pytest.mark.parametrize(
         "shape", [(2, 1, 32, 31), (2, 1, 31, 32), (2, 3, 32, 32), (1, 32, 32), (2, 1, 64, 64)]
@@ -111,6 +111,9 @@ class TestContract:
     def test_images_of_another_shape_are_refused(
         self, model: PointRegressor, shape: tuple[int, ...]
     ) -> None:
+        if model.any_size and shape[:2] == (2, 1):
+            assert model(torch.zeros(shape)).shape == (2, 2)
+            return
         with pytest.raises(ValueError, match="expected images"):
             model(torch.zeros(shape))
 
@@ -125,8 +128,9 @@ class TestContract:
         model = build(choice, model_files, "[32,48]").eval()
         image, _ = pixels(3, 32, 48)
         assert model(image).shape == (3, 2)
-        with pytest.raises(ValueError, match="expected images"):
-            model(image.mT)
+        if not model.any_size:
+            with pytest.raises(ValueError, match="expected images"):
+                model(image.mT)
 
     def test_the_head_is_exempt_from_autocast(self, model: PointRegressor) -> None:
         seen: list[torch.dtype] = []

@@ -1,0 +1,177 @@
+"""A network that finds a camera's spot, and says how exactly: made for what breaks fits."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pixel_spotter.coordinates import Columns, Size, as_xy
+from pixel_spotter.estimators.answers import answers
+from pixel_spotter.estimators.finder import Windows, find, windows
+from pixel_spotter.models.base import PointRegressor
+
+_FAR = 6.0
+"""Residuals of more predicted deviations than this count linearly, not squared."""
+
+_SD_PX = (1e-3, 10.0)
+"""The smallest and the largest deviation that is predicted."""
+
+
+class Look(NamedTuple):
+    """What a window looks like, whatever its brightness.
+
+    Args:
+        image: (B, w, w), about 0 in the background and 1 on the spot, with about the same noise
+            everywhere: a square root of photons.
+        height: of the spot above the background, photons per pixel, (B,).
+        background: photons per pixel, (B,).
+        spread: of the background's pixels, photons, (B,); both from quantiles of the window's two
+            outermost rings.
+    """
+
+    image: Tensor
+    height: Tensor
+    background: Tensor
+    spread: Tensor
+
+
+class SpotterRegressor(PointRegressor):
+    """Looks where a spot stands out most, and with a perceptron at a window around it.
+
+    The perceptron sees the window as `look` shows it, which of its pixels were seen, and the
+    logarithms of height, background and spread. It answers along x only; what it says of the
+    transposed window is its answer along y. A mirror image moves its answer to the other side by
+    construction: that is half the difference of what it says of the window and of its mirror image.
+
+    It learns by the likelihood of a Gaussian that has the deviations which it predicts.
+
+    Args:
+        image_size: side of the square image, or [height, width], px, that it is trained on; it
+            takes any other that its window fits in.
+        window: side of the window, px, odd.
+        widths: of the hidden layers.
+        margin_px: in images of the size that it is trained on, no spot is looked for closer to
+            the edge, px.
+    """
+
+    any_size = True
+
+    def __init__(
+        self,
+        image_size: int | Sequence[int],
+        window: int = 13,
+        widths: Sequence[int] = (256, 256, 128),
+        margin_px: float = 0,
+    ) -> None:
+        super().__init__(image_size)
+        self.save_hyperparameters(logger=False)
+        if window < 5 or window % 2 == 0:
+            raise ValueError(f"model.window must be an odd number of at least 5 px, got {window}")
+        if min(widths, default=0) < 1:
+            raise ValueError(f"model.widths must be widths of at least 1, got {list(widths)}")
+        self.window = window
+        self.search(self.size, margin_px)
+        layers: list[nn.Module] = []
+        inputs = [2 * window**2 + 3, *widths]
+        for before, after in zip(inputs, widths, strict=False):
+            layers += [nn.Linear(before, after), nn.GELU()]
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Linear(inputs[-1], 4)
+        # Where the inputs stand in the window, its mirror image, and both transposed.
+        place = torch.arange(window**2).view(window, window)
+        ways = torch.stack([place, place.flip(1), place.mT, place.mT.flip(1)]).flatten(1)
+        logs = torch.arange(2 * window**2, inputs[0]).expand(4, -1)
+        self.ways = nn.Buffer(torch.cat([ways, ways + window**2, logs], dim=1), persistent=False)
+        # Deviations that start too small end at the largest: nothing would be learned any more.
+        self.head.bias.data = torch.tensor([0.0, 2.0, 0.0, 0.0])
+
+    def search(self, size: Size, margin_px: float = 0) -> None:
+        """Look for spots in images of this size no closer to the edge than the margin."""
+        if self.window > min(size):
+            raise ValueError(
+                f"model.window={self.window} px is larger than images of {size[0]}x{size[1]} px"
+            )
+        self.size, self.margin_px = size, int(margin_px)
+
+    def estimate(self, image: Tensor) -> Columns:
+        """Estimate ``x, y, sd_x, sd_y``, px, ``photons, background`` and ``flag``, (B,) each.
+
+        Args:
+            image: (B, 1, H, W), photons, of any size; pixels without a value are nan.
+        """
+        if image.ndim != 4 or image.shape[1] != 1 or min(image.shape[2:]) < self.window:
+            raise ValueError(
+                f"expected images (B, 1, H, W) of at least {self.window} px, got "
+                f"{tuple(image.shape)}"
+            )
+        parts, columns = self._read(image[:, 0])
+        return answers(parts, image[:, 0], as_xy(columns) - parts.corner, **_without_xy(columns))
+
+    def training_loss(self, image: Tensor, truth: Columns) -> Tensor:
+        """Return minus the logarithm of the position's likelihood, and a little of the light's."""
+        _, columns = self._read(image[:, 0])
+        sd = torch.stack([columns["sd_x"], columns["sd_y"]], dim=1)
+        far = (as_xy(columns) - as_xy(truth, "_true")).abs() / sd
+        loss = torch.where(far < _FAR, far.square() / 2, _FAR * far - _FAR**2 / 2) + sd.log()
+        light = [
+            (columns[name] / truth[f"{name}_true"]).log().abs().mean()
+            for name in ("photons", "background")
+            if f"{name}_true" in truth
+        ]
+        return loss.mean() + 0.1 * sum(light)
+
+    def _read(self, image: Tensor) -> tuple[Windows, Columns]:
+        """Return where it looked in images (B, H, W), and all that it sees there."""
+        margin = self.margin_px if tuple(image.shape[1:]) == self.size else 0
+        parts = windows(image, find(image, margin), self.window)
+        seen = look(parts)
+        logs = torch.stack([seen.height, seen.background, seen.spread], dim=1).log()
+        shown = torch.cat([seen.image.flatten(1), parts.seen.flatten(1).to(image), logs], dim=1)
+        features = self.features(shown[:, self.ways].flatten(0, 1)).float()
+        with torch.autocast(features.device.type, enabled=False):
+            along, log_sd, *light = self.head(features).view(-1, 2, 2, 4).unbind(dim=3)
+        # For a Gaussian of 1.2 px, about: the perceptron says what is different.
+        usual = ((1 / seen.height + 4 * (seen.spread / seen.height).square()).sqrt() / 2).log()
+        sd = (usual[:, None] + log_sd.mean(dim=2)).clamp(*map(math.log, _SD_PX)).exp()
+        xy = (along[..., 0] - along[..., 1]) / 2 + self.window // 2 + parts.corner
+        photons, background = (part.mean(dim=(1, 2)).exp() for part in light)
+        return parts, {
+            "x": xy[:, 0],
+            "y": xy[:, 1],
+            "sd_x": sd[:, 0],
+            "sd_y": sd[:, 1],
+            "photons": photons * seen.height * 9,
+            "background": background * seen.background,
+        }
+
+
+def look(parts: Windows) -> Look:
+    """Scale windows so that spots of all brightnesses look alike; see `Look`."""
+    side = parts.image.shape[-1]
+    border = torch.ones(side, side, dtype=torch.bool, device=parts.seen.device)
+    border[2:-2, 2:-2] = False
+    seen = parts.seen[:, border]
+    ordered = torch.where(seen, parts.image[:, border], torch.inf).sort(dim=1).values
+    last = (seen.sum(dim=1, keepdim=True) - 1).clamp(min=0)
+    low, middle = (
+        ordered.gather(1, (share * last).long())[:, :, None].nan_to_num(posinf=0)
+        for share in (0.1, 0.4)
+    )
+    background, spread = middle.clamp(min=0.1), (middle - low).clamp(min=0.1)
+    inner = slice(side // 2 - 1, side // 2 + 2)
+    lit = parts.seen[:, inner, inner]
+    peak = (parts.image[:, inner, inner] * lit).sum(dim=(1, 2), keepdim=True)
+    height = peak / lit.sum(dim=(1, 2), keepdim=True).clamp(min=1) - background
+    height = torch.maximum(height, spread)
+    # Anscombe's square root, with the variance beyond shot noise that the spread tells of.
+    more = (spread.square() - background).clamp(min=0) + 3 / 8
+    root = (parts.image + more).clamp(min=0).sqrt()
+    black, white = (background + more).sqrt(), (background + height + more).sqrt()
+    image = (root - black) / (white - black) * parts.seen
+    return Look(image, height[:, 0, 0], background[:, 0, 0], spread[:, 0, 0])
+
+
+def _without_xy(columns: Columns) -> Columns:
+    return {name: column for name, column in columns.items() if name not in ("x", "y")}
