@@ -5,6 +5,7 @@ from pixel_spotter.cli.help import help_if_asked
 if __name__ == "__main__":
     help_if_asked("evaluate")  # before anything slow is imported
 
+import inspect
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from pixel_spotter import runs
+from pixel_spotter.arguments import check_arguments
 from pixel_spotter.cli.start import make_trainer, run_command, write_config
 from pixel_spotter.errors import UserError
 from pixel_spotter.models.loading import load_model
@@ -31,7 +33,12 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     model, trained_on = load_model(path, cfg.trust)
     given: dict[str, Any] = OmegaConf.to_container(cfg.data)  # type: ignore[assignment]
     changes = {key: value for key, value in given.items() if value is not None}
+    taken = inspect.signature(type(trained_on)).parameters
+    for name in changes:
+        if name not in taken:
+            raise UserError(f"data.{name}: this checkpoint's data has {', '.join(taken)}")
     try:
+        check_arguments(type(trained_on), changes, "data")
         data = type(trained_on)(**{**trained_on.hparams, **changes})
         model.search(data.size, getattr(data, "margin_px", 0))
     except (TypeError, ValueError) as error:

@@ -126,7 +126,10 @@ def test_early_stopping_takes_its_keys() -> None:
 def test_evaluate_and_predict_compose() -> None:
     cfg = compose([], "evaluate")
     assert OmegaConf.missing_keys(cfg) == {"checkpoint"}
-    assert keys(cfg.data) <= parameters("pixel_spotter.data.pixels.PixelDataModule")
+    of_data = [
+        f"pixel_spotter.data.{name}" for name in ("pixels.PixelDataModule", "spots.SpotDataModule")
+    ]
+    assert keys(cfg.data) <= parameters(of_data[0]) | parameters(of_data[1])
     assert all(value is None for value in cfg.data.values())
     assert OmegaConf.missing_keys(compose([], "predict")) == {"checkpoint", "images"}
 

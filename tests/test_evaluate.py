@@ -11,6 +11,7 @@ from pixel_spotter.data.pixels import PixelDataModule
 from pixel_spotter.errors import UserError
 from pixel_spotter.evaluate import evaluate
 from pixel_spotter.models.loading import load_model
+from pixel_spotter.train import train
 
 
 def evaluated(run: Run, folder: Path, *overrides: str) -> dict[str, float]:
@@ -136,3 +137,33 @@ def test_two_processes_find_what_one_finds(tiny_run: Run, tmp_path: Path) -> Non
         if key.startswith("test/"):
             assert metrics[key] == pytest.approx(value, abs=1e-5), key
     assert written(folder) == written(tiny_run.folder)
+
+
+def test_spots_of_another_kind_and_size(tmp_path: Path) -> None:
+    """A spotter is measured where it was not trained; a model of one size is not."""
+    tiny = ["data.train_samples=64", "data.val_samples=32", "data.test_samples=32"]
+    cfg = compose(
+        [*CPU, "experiment=spotter", "model.widths=[8]", *tiny, "trainer.max_epochs=1"], "train"
+    )
+    run = Run(tmp_path / "run", cfg, train(cfg, tmp_path / "run", "spotter"))
+    larger = ["data.image_size=24", "data.margin_px=2", "data.photons=[2000,3000]"]
+    alone = ["data.neighbour_probability=0", "data.cut_probability=0", "data.test_samples=40"]
+    metrics = evaluated(run, tmp_path / "out", *larger, *alone)
+    assert metrics["test/count"] == 40
+    assert metrics["image_size"] == [24, 24]
+    columns = runs.read_predictions(tmp_path / "out")
+    assert 2000 <= columns["photons_true"].min() < columns["photons_true"].max() <= 3000
+    assert 1.5 <= columns["x_true"].min() < columns["x_true"].max() <= 21.5
+    assert columns["x_true"].max() > 15, "beyond the images that it was trained on"
+    for wrong, problem in (
+        (["data.split=border"], "data.split: this checkpoint's data has image_size"),
+        (["data.photons=abc"], "data.photons must be"),
+        (["data.image_size=9", "data.margin_px=2"], "model.window=13 px is larger than images of 9x9 px"),
+    ):
+        with pytest.raises(UserError, match=problem):
+            evaluated(run, tmp_path / "wrong", *wrong)
+
+
+def test_a_model_of_one_size_is_not_measured_at_another(tiny_run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="takes images of 16x16 px, not of 20x20 px"):
+        evaluated(tiny_run, tmp_path / "out", "data.image_size=20")

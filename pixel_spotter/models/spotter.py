@@ -45,7 +45,8 @@ class SpotterRegressor(PointRegressor):
     transposed window is its answer along y. A mirror image moves its answer to the other side by
     construction: that is half the difference of what it says of the window and of its mirror image.
 
-    It learns by the likelihood of a Gaussian that has the deviations which it predicts.
+    It learns by the likelihood of a Gaussian that has the deviations which it predicts. Of two
+    spots it answers for the one that is closer to the pixel that stands out most.
 
     Args:
         image_size: side of the square image, or [height, width], px, that it is trained on; it
@@ -110,15 +111,19 @@ class SpotterRegressor(PointRegressor):
         return answers(parts, image[:, 0], as_xy(columns) - parts.corner, **_without_xy(columns))
 
     def training_loss(self, image: Tensor, truth: Columns) -> Tensor:
-        """Return minus the logarithm of the position's likelihood, and a little of the light's."""
-        _, columns = self._read(image[:, 0])
+        """Return minus the logarithm of the position's likelihood, and a little of the light's.
+
+        Where there are two spots, the position is that of the one closer to where it looked.
+        """
+        parts, columns = self._read(image[:, 0])
+        meant = _meant(truth, parts.corner + self.window // 2)
         sd = torch.stack([columns["sd_x"], columns["sd_y"]], dim=1)
-        far = (as_xy(columns) - as_xy(truth, "_true")).abs() / sd
+        far = (as_xy(columns) - as_xy(meant, "_true")).abs() / sd
         loss = torch.where(far < _FAR, far.square() / 2, _FAR * far - _FAR**2 / 2) + sd.log()
         light = [
-            (columns[name] / truth[f"{name}_true"]).log().abs().mean()
+            (columns[name] / meant[f"{name}_true"]).log().abs().mean()
             for name in ("photons", "background")
-            if f"{name}_true" in truth
+            if f"{name}_true" in meant
         ]
         return loss.mean() + 0.1 * sum(light)
 
@@ -171,6 +176,17 @@ def look(parts: Windows) -> Look:
     black, white = (background + more).sqrt(), (background + height + more).sqrt()
     image = (root - black) / (white - black) * parts.seen
     return Look(image, height[:, 0, 0], background[:, 0, 0], spread[:, 0, 0])
+
+
+def _meant(truth: Columns, centre: Tensor) -> Columns:
+    """Return the truth of the spot that is closer to pixels (B, 2): of it, or of its neighbour."""
+    if "neighbour_x_true" not in truth:
+        return truth
+    names = ("x_true", "y_true", "photons_true")
+    other = {name: truth[f"neighbour_{name}"] for name in names}
+    first, second = ((as_xy(one, "_true") - centre).square().sum(dim=1) for one in (truth, other))
+    swap = (second < first) & (other["photons_true"] > 0)
+    return {**truth, **{name: torch.where(swap, other[name], truth[name]) for name in names}}
 
 
 def _without_xy(columns: Columns) -> Columns:
