@@ -1,7 +1,8 @@
 """Runs commands, a JSON line each on stdin, in forks of one process that has imported everything.
 
-A command then takes the time of its work, not the seconds of its imports, and still is a process
-with its own exit status and streams.
+A command then takes the time of its work, not the seconds of its imports, and still is a process,
+with its own group, exit status and streams. The answer to a job is the process's id; the answer to
+an id is the exit status with which it has ended.
 """
 
 import gc
@@ -15,10 +16,14 @@ import sys
 import traceback
 from typing import Any
 
+import hydra
+import torch.utils.tensorboard  # noqa: F401
+
 import pixel_spotter.evaluate
 import pixel_spotter.predict
 import pixel_spotter.report
 import pixel_spotter.train  # noqa: F401
+from pixel_spotter.cli.help import CONF_DIR
 from pixel_spotter.training import measure
 
 
@@ -38,27 +43,40 @@ def run(job: dict[str, Any]) -> int:
     return 0
 
 
+def begin(job: dict[str, Any]) -> int:
+    """Start a command, and return its process's id."""
+    child = os.fork()
+    if child:
+        return child
+    os.setsid()
+    signal.alarm(150)
+    os.chdir(job["cwd"])
+    sys.path[0] = job["cwd"]  # as python -m has it
+    for name in job["without"]:
+        os.environ.pop(name, None)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for stream, path in ((1, job["stdout"]), (2, job["stderr"])):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    if job["fsize"] is not None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (job["fsize"], job["fsize"]))
+    if not job["pictures"]:
+        measure.run_pictures = lambda *_: {}
+    code = run(job)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # tearing down the copied interpreter would take seconds
+
+
+with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    hydra.compose("train")  # what Hydra looks for once, its plugins and its grammar, is found here
 gc.collect()
 gc.freeze()  # memory that no garbage collector touches is not copied by the forks
 for line in sys.stdin:
     job = json.loads(line)
-    child = os.fork()
-    if child == 0:
-        signal.alarm(150)
-        os.chdir(job["cwd"])
-        sys.path[0] = job["cwd"]  # as python -m has it
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        for stream, path in ((1, job["stdout"]), (2, job["stderr"])):
-            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-        if job["fsize"] is not None:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (job["fsize"], job["fsize"]))
-        if not job["pictures"]:
-            measure.run_pictures = lambda *_: {}
-        code = run(job)
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)  # tearing down the copied interpreter would take seconds
-    _, status = os.waitpid(child, 0)
-    print(os.waitstatus_to_exitcode(status), flush=True)
+    if isinstance(job, int):
+        _, status = os.waitpid(job, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+    else:
+        print(begin(job), flush=True)

@@ -4,12 +4,14 @@ import copy
 import functools
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
+import time
 import urllib.error
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -228,21 +230,26 @@ class CommandServer:
         self.scratch = scratch
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("command_server.py"))],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},  # and not what is installed
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.default_cwd = scratch
 
-    def __call__(
+    def __call__(self, command: str, *arguments: str, **options: Any) -> Finished:
+        """Run ``python -m pixel_spotter.COMMAND ARGUMENTS``; for the options, see `begin`."""
+        return self.begin(command, *arguments, **options).finish()
+
+    def begin(
         self,
         command: str,
         *arguments: str,
         cwd: Path | None = None,
         fsize: int | None = None,
         pictures: bool = False,
-    ) -> Finished:
-        """Run ``python -m pixel_spotter.COMMAND ARGUMENTS``.
+        without: Sequence[str] = (),
+    ) -> "Begun":
+        """Start a command, in a process group of its own.
 
         Args:
             command: train, evaluate, predict or report.
@@ -250,23 +257,50 @@ class CommandServer:
             cwd: where to run it.
             fsize: bytes after which no file may grow, as on a full disk.
             pictures: whether tested models are drawn, which takes most of a tiny run's time.
+            without: environment variables that it does not get.
         """
+        streams = {name: str(self.scratch / name) for name in ("stdout", "stderr")}
         job = {
             "command": command,
             "arguments": arguments,
             "cwd": str(cwd or self.scratch),
             "fsize": fsize,
             "pictures": pictures,
-            "stdout": str(self.scratch / "stdout"),
-            "stderr": str(self.scratch / "stderr"),
+            "without": without,
+            **streams,
         }
+        return Begun(self, self.ask(job), *map(Path, streams.values()))
+
+    def ask(self, job: Any) -> int:
         assert self.process.stdin
         assert self.process.stdout
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
-        code = int(self.process.stdout.readline())
-        out, err = (Path(job[name]).read_text() for name in ("stdout", "stderr"))  # type: ignore[arg-type]
-        return Finished(code, out, err)
+        return int(self.process.stdout.readline())
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A command that a server has started; it is to be finished, or killed."""
+
+    server: CommandServer
+    pid: int
+    stdout: Path
+    stderr: Path
+
+    def finish(self) -> Finished:
+        code = self.server.ask(self.pid)
+        return Finished(code, self.stdout.read_text(), self.stderr.read_text())
+
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float = 60) -> None:
+        """Wait until something is so."""
+        end = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < end, self.stderr.read_text()
+            time.sleep(0.01)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        os.killpg(self.pid, number)
 
 
 @pytest.fixture(scope="session")

@@ -622,11 +622,12 @@ def test_a_killed_process_resumes_to_the_same_figures(
     folder = tmp_path / "outputs/runs/victim"
     last = folder / "checkpoints/last.ckpt"
 
-    process = start("train", *SLOW_EPOCHS, cwd=tmp_path)
-    wait_for(last.is_file, process)
+    begun = run_command.begin("train", *SLOW_EPOCHS, cwd=tmp_path)
+    begun.wait_for(last.is_file)
     first = last.stat().st_mtime_ns
-    wait_for(lambda: last.stat().st_mtime_ns != first, process)
-    kill(process)
+    begun.wait_for(lambda: last.stat().st_mtime_ns != first)
+    begun.kill()
+    assert begun.finish().code == -signal.SIGKILL
     assert not (folder / "metrics.json").exists()
     assert torch.load(last, weights_only=True)["epoch"] >= 1
 

@@ -36,7 +36,8 @@ PLOTS = (
 class Grid:
     """A grid of three cells, one of them impossible, run twice."""
 
-    def __init__(self, cwd: Path) -> None:
+    def __init__(self, run_command: CommandServer, cwd: Path) -> None:
+        self.run_command = run_command
         self.cwd = cwd
         self.folder = cwd / "outputs/sweeps/three"
         self.first = self.run()
@@ -46,7 +47,8 @@ class Grid:
         }
 
     def run(self) -> Finished:
-        return finish(start("train", "--multirun", *GRID, "name=three", cwd=self.cwd))
+        asked = ["--multirun", *GRID, "name=three"]
+        return self.run_command("train", *asked, cwd=self.cwd, pictures=True)
 
     def stamps(self) -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in self.folder.glob("*/metrics.json")}
@@ -57,8 +59,8 @@ class Grid:
 
 
 @pytest.fixture(scope="module")
-def grid(tmp_path_factory: pytest.TempPathFactory) -> Grid:
-    return Grid(tmp_path_factory.mktemp("grid"))
+def grid(run_command: CommandServer, tmp_path_factory: pytest.TempPathFactory) -> Grid:
+    return Grid(run_command, tmp_path_factory.mktemp("grid"))
 
 
 def test_one_folder_a_cell_named_after_its_overrides(grid: Grid) -> None:
@@ -251,13 +253,11 @@ def test_a_report_that_fails_ends_in_an_error(tmp_path: Path) -> None:
     assert len(error.splitlines()) == 1
 
 
-def test_cells_side_by_side_share_the_threads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS")
+def test_cells_side_by_side_share_the_threads(run_command: CommandServer, tmp_path: Path) -> None:
     cells = ["model=argmax", "data.split=border", "seed=0,1"]
     two = ["hydra.launcher.n_jobs=2", "data.image_size=16", "trainer=cpu"]
-    ended = finish(start("train", "experiment=compare", *cells, *two, cwd=tmp_path))
+    asked = ["experiment=compare", *cells, *two]
+    ended = run_command("train", *asked, cwd=tmp_path, without=["OMP_NUM_THREADS"])
     assert ended.code == 0, ended.stderr
     folder = tmp_path / "outputs/sweeps/compare"
     metrics = [read_json(path) for path in folder.glob("*/metrics.json")]

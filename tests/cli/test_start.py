@@ -1,7 +1,6 @@
 import importlib.util
 import signal
 import sys
-import time
 from pathlib import Path
 
 import hydra
@@ -381,15 +380,14 @@ def test_a_quick_try_of_everything_keeps_nothing(
     assert [path.name for path in left] == ["train.log"]
 
 
-def test_interrupted_by_its_user(tmp_path: Path) -> None:
+def test_interrupted_by_its_user(run_command: CommandServer, tmp_path: Path) -> None:
     """In the fit, where Lightning would end with status 1."""
-    forever = ["trainer.max_epochs=100000", "name=long"]
-    process = start("train", *TINY, *forever, cwd=tmp_path)
-    epochs = tmp_path / "outputs/runs/long/epochs.csv"
-    while not epochs.exists() and process.poll() is None:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    ended = finish(process)
+    begun = run_command.begin(
+        "train", *TINY, "trainer.max_epochs=100000", "name=long", cwd=tmp_path
+    )
+    begun.wait_for((tmp_path / "outputs/runs/long/epochs.csv").exists)
+    begun.kill(signal.SIGINT)
+    ended = begun.finish()
     assert ended.code == 130, ended.stderr
     assert "interrupted: the same command continues" in ended.stderr
     assert "Traceback" not in ended.stderr
