@@ -8,6 +8,14 @@ from typing import Any
 
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
+from pixel_spotter.errors import UserError
+
+
+def require(fits: bool, key: str, wanted: str, value: object) -> None:
+    """Refuse a setting's value that does not fit, saying what is wanted."""
+    if not fits:
+        raise UserError(f"{key} must be {wanted}, got {value!r}")
+
 
 def check_arguments(made: Callable[..., Any], values: Mapping[str, Any], key: str) -> None:
     """Refuse a value that is not of its argument's type; what has no readable type may be any.
@@ -18,7 +26,7 @@ def check_arguments(made: Callable[..., Any], values: Mapping[str, Any], key: st
         key: what their settings' names begin with, for messages.
 
     Raises:
-        ValueError: naming the setting.
+        UserError: naming the setting.
     """
     try:
         hints = typing.get_type_hints(made.__init__ if inspect.isclass(made) else made)
@@ -35,7 +43,6 @@ def check_arguments(made: Callable[..., Any], values: Mapping[str, Any], key: st
             fits = False
         except Exception:  # hints beyond what can be checked
             fits = True
-        if not fits:
-            words = hint.__name__ if isinstance(hint, type) else str(hint)
-            words = re.sub(r"\b(collections\.abc|typing|torch)\.", "", words)
-            raise ValueError(f"{key}.{name} must be {words}, got {value!r}")
+        words = hint.__name__ if isinstance(hint, type) else str(hint)
+        words = re.sub(r"\b(collections\.abc|typing|torch)\.", "", words)
+        require(fits, f"{key}.{name}", words, value)

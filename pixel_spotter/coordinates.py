@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from pixel_spotter.arguments import require
+
 Size = tuple[int, int]
 """Height and width of an image, in px."""
 
@@ -31,14 +33,12 @@ def as_size(image_size: int | Sequence[int]) -> Size:
     """Read an image size: one number for a square, or (height, width).
 
     Raises:
-        ValueError: if it is not one or two whole numbers of at least 1.
+        UserError: if it is not one or two whole numbers of at least 1.
     """
     sides = list(image_size) if isinstance(image_size, Sequence) else [image_size] * 2
-    if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
-        raise ValueError(
-            f"data.image_size must be one whole number or [height, width] of at least 1, "
-            f"got {image_size!r}"
-        )
+    fits = len(sides) == 2 and all(type(side) is int and side >= 1 for side in sides)
+    wanted = "one whole number or [height, width] of at least 1"
+    require(fits, "data.image_size", wanted, image_size)
     return sides[0], sides[1]
 
 

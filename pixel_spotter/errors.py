@@ -1,5 +1,5 @@
 """The one exception that commands show to their user as a single line."""
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """Something its user can put right: the message says what is wrong and what to do."""

@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from pixel_spotter import runs
+from pixel_spotter.arguments import require
 from pixel_spotter.cli.start import pick_device, run_command
 from pixel_spotter.coordinates import FLAGS
 from pixel_spotter.data.frames import UnreadableImageError, find_images, read_image
@@ -60,8 +61,8 @@ def predict(
 
 def run(cfg: DictConfig) -> None:
     """Predict what the config asks for; the files that failed are named, then end in an error."""
-    if type(cfg.batch_size) is not int or cfg.batch_size < 1:
-        raise UserError(f"batch_size must be a whole number of at least 1, got {cfg.batch_size}")
+    whole = type(cfg.batch_size) is int and cfg.batch_size >= 1
+    require(whole, "batch_size", "a whole number of at least 1", cfg.batch_size)
     output = None if cfg.output is None else Path(str(cfg.output))
     if output is not None:
         check_output(output)

@@ -24,6 +24,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from pixel_spotter import runs
+from pixel_spotter.arguments import require
 from pixel_spotter.cli.grid import run_cell
 from pixel_spotter.cli.mistakes import instantiate
 from pixel_spotter.cli.start import claim, make_trainer, run_command
@@ -183,13 +184,13 @@ def check(cfg: DictConfig) -> None:
         ("early_stopping.patience", cfg.early_stopping.patience or 1, 1),
         ("scheduler.T_max", cfg.scheduler.get("T_max", 1), 1),
     ):
-        if type(value) is not int or not least <= value < 2**32:
-            raise UserError(f"{key} must be a whole number of at least {least}, got {value!r}")
-    if min_epochs > cfg.trainer.max_epochs:
-        raise UserError("trainer.min_epochs is more than trainer.max_epochs")
+        whole = type(value) is int and least <= value < 2**32
+        require(whole, key, f"a whole number of at least {least}", value)
+    in_range = min_epochs <= cfg.trainer.max_epochs
+    require(in_range, "trainer.min_epochs", "at most trainer.max_epochs", min_epochs)
     max_time = str(cfg.trainer.max_time or "00:00:00:01")
-    if not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", max_time) or not re.search("[1-9]", max_time):
-        raise UserError(f"trainer.max_time must be DD:HH:MM:SS, got {max_time}")
+    is_time = re.fullmatch(r"(?=.*[1-9])\d+:\d\d:\d\d:\d\d", max_time)
+    require(is_time is not None, "trainer.max_time", "DD:HH:MM:SS", max_time)
     precision = str(cfg.trainer.precision)
     if precision not in ("32", "32-true", "16-mixed", "bf16-mixed"):
         raise UserError(

@@ -50,6 +50,7 @@ def begin(job: dict[str, Any]) -> int:
         return child
     os.setsid()
     signal.alarm(150)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if the tests run behind
     os.chdir(job["cwd"])
     sys.path[0] = job["cwd"]  # as python -m has it
     for name in job["without"]:

@@ -1,6 +1,5 @@
 """What happens around a grid: its plan before it, progress in it, the report after it."""
 
-import itertools
 import json
 import logging
 import math
@@ -15,6 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
+from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig
 
 from pixel_spotter import runs
@@ -159,24 +159,16 @@ def _planned(config: DictConfig) -> Cells:
         return {}
     grid = [f"{key}={values}" for key, values in (hydra.sweeper.params or {}).items()]
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-    choices: dict[str, list[str]] = {}
-    for override in parser.parse_overrides([*grid, *hydra.overrides.task]):
-        swept = override.is_sweep_override() and override.is_discrete_sweep()
-        choices[override.get_key_element()] = (
-            [*map(str, override.sweep_string_iterator())]
-            if swept
-            else [override.get_value_element_as_str()]
-        )
-    cells = (
-        dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())
-    )
+    overrides = parser.parse_overrides([*grid, *hydra.overrides.task])
+    sweeper: Any = get_class(hydra.sweeper._target_)
+    (listed,) = sweeper.split_arguments(overrides, None)
     excluded = hydra.job.config.override_dirname.exclude_keys
-    return {
-        runs.folder_name(  # as conf/train.yaml has it
-            ",".join(sorted(f"{k}={v}" for k, v in cell.items() if k.lstrip("+") not in excluded))
-        ): cell
-        for cell in cells
-    }
+    cells = {}
+    for words in listed:
+        cell = dict(word.split("=", 1) for word in words)
+        named = sorted(f"{k}={v}" for k, v in cell.items() if k.lstrip("+") not in excluded)
+        cells[runs.folder_name(",".join(named))] = cell  # as conf/train.yaml has it
+    return cells
 
 
 def _try(config: DictConfig, cells: Cells) -> dict[str, str]:

@@ -213,7 +213,4 @@ def check_types(config: DictConfig, key: str) -> None:
             check_types(value, f"{key}.{name}")
         else:
             values[name] = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
-    try:
-        check_arguments(made, values, key)
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    check_arguments(made, values, key)

@@ -8,6 +8,7 @@ import lightning as L
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from pixel_spotter.arguments import require
 from pixel_spotter.coordinates import Columns, Size
 from pixel_spotter.data.samplers import Batches
 from pixel_spotter.randomness import generator
@@ -125,5 +126,5 @@ class _Numbers:
 
 def require_whole(name: str, value: Any, least: int) -> None:
     """Refuse a setting ``data.NAME`` that is no whole number of at least ``least``."""
-    if type(value) is not int or value < least:
-        raise ValueError(f"data.{name} must be a whole number of at least {least}, got {value!r}")
+    fits = type(value) is int and value >= least
+    require(fits, f"data.{name}", f"a whole number of at least {least}", value)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pixel_spotter.arguments import require
 from pixel_spotter.coordinates import Size, all_positions
 from pixel_spotter.randomness import generator
 
@@ -93,10 +94,8 @@ def split_positions(
         seed: what the random choices follow from.
     """
     for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-        if not 0 < fraction < 1:
-            raise ValueError(f"data.{name} must lie between 0 and 1, got {fraction}")
-    if split not in SPLITS:
-        raise ValueError(f"data.split must be one of {', '.join(SPLITS)}, got {split!r}")
+        require(0 < fraction < 1, f"data.{name}", "between 0 and 1", fraction)
+    require(split in SPLITS, "data.split", f"one of {', '.join(SPLITS)}", split)
     positions = all_positions(size)
     val, test = (math.ceil(part * len(positions)) for part in (val_fraction, test_fraction))
     counts = Counts(train_samples, val, test)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from pixel_spotter import estimators
-from pixel_spotter.arguments import check_arguments
+from pixel_spotter.arguments import check_arguments, require
 from pixel_spotter.coordinates import Columns
+from pixel_spotter.errors import UserError
 from pixel_spotter.models.solved import SolvedRegressor
 from pixel_spotter.simulation.psf import MeasuredPSF, make_psf
 
@@ -25,7 +26,7 @@ class ClosedForm(SolvedRegressor):
         psf: the arguments of `make_psf`, for estimators that fit one; None is a round Gaussian.
 
     Raises:
-        ValueError: if there is no such estimator, or it cannot have such settings.
+        UserError: if there is no such estimator, or it cannot have such settings.
     """
 
     def __init__(
@@ -38,19 +39,15 @@ class ClosedForm(SolvedRegressor):
     ) -> None:
         super().__init__(image_size)
         self.save_hyperparameters(logger=False)
-        if estimator not in estimators.__all__:
-            raise ValueError(
-                f"model.estimator must be one of {', '.join(estimators.__all__)}, got {estimator!r}"
-            )
+        names = estimators.__all__
+        require(estimator in names, "model.estimator", f"one of {', '.join(names)}", estimator)
         self.estimator = getattr(estimators, estimator)
         taken = inspect.signature(self.estimator).parameters
         own = [name for name in taken if name not in ("image", "margin_px", "psf")]
         for name in settings or {}:
             if name not in own:
-                raise ValueError(
-                    f"model.settings.{name}: {estimator} has "
-                    + (f"{', '.join(own)}" if own else "no settings")
-                )
+                has = ", ".join(own) or "no settings"
+                raise UserError(f"model.settings.{name}: {estimator} has {has}")
         check_arguments(self.estimator, settings or {}, "model.settings")
         self.settings = dict(settings or {})
         if "margin_px" in taken:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from pixel_spotter.arguments import require
 from pixel_spotter.coordinates import Size
 from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.heads import LinearHead
@@ -52,13 +53,10 @@ def cnn_trunk(
             f"model.channels: {len(channels)} poolings need an image of at least "
             f"{2 ** len(channels)} px a side, data.image_size is {size[0]}x{size[1]}"
         )
-    if min(channels, default=0) < 1 or min(hidden, default=1) < 1:
-        raise ValueError("model.channels and model.hidden must be widths of at least 1")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"model.dropout must lie in [0, 1), got {dropout}")
-    if pooling not in ("max", "mean"):
-        raise ValueError(f"model.pooling must be max or mean, got {pooling!r}")
-
+    require(min(channels, default=0) >= 1, "model.channels", "widths of at least 1", channels)
+    require(min(hidden, default=1) >= 1, "model.hidden", "widths of at least 1", hidden)
+    require(0 <= dropout < 1, "model.dropout", "in [0, 1)", dropout)
+    require(pooling in ("max", "mean"), "model.pooling", "max or mean", pooling)
     pool = nn.MaxPool2d if pooling == "max" else nn.AvgPool2d
     layers: list[nn.Module] = []
     for before, after in zip([1, *channels], channels, strict=False):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pixel_spotter.arguments import require
 from pixel_spotter.coordinates import Size, all_positions, to_unit
 from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.heads import PoolHead
@@ -45,16 +46,11 @@ class CoordConvRegressor(PointRegressor):
     ) -> None:
         super().__init__(image_size)
         self.save_hyperparameters(logger=False)
-        if min([*pointwise, *channels], default=1) < 1:
-            raise ValueError("model.pointwise and model.channels must be widths of at least 1")
-        if activation not in ACTIVATIONS:
-            raise ValueError(
-                f"model.activation must be {', '.join(ACTIVATIONS)}, got {activation!r}"
-            )
-        if pooling not in ("max", "mean"):
-            raise ValueError(f"model.pooling must be max or mean, got {pooling!r}")
-        if init not in ("pixel", "glorot"):
-            raise ValueError(f"model.init must be pixel or glorot, got {init!r}")
+        for name, widths in (("pointwise", pointwise), ("channels", channels)):
+            require(min(widths, default=1) >= 1, f"model.{name}", "widths of at least 1", widths)
+        require(activation in ACTIVATIONS, "model.activation", ", ".join(ACTIVATIONS), activation)
+        require(pooling in ("max", "mean"), "model.pooling", "max or mean", pooling)
+        require(init in ("pixel", "glorot"), "model.init", "pixel or glorot", init)
         layers: list[nn.Module] = [AddCoordinates(self.size, coordinates)]
         widths = [3, *pointwise, *channels, 2]
         kernels = [1] * len(pointwise) + [3] * (len(channels) + 1)

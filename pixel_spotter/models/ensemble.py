@@ -7,6 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from pixel_spotter.arguments import require
 from pixel_spotter.coordinates import Columns, as_columns
 from pixel_spotter.data.base import PointData
 from pixel_spotter.errors import UserError
@@ -59,8 +60,8 @@ class EnsembleRegressor(Answers):
         member: Callable[[], PointRegressor],
     ) -> None:
         super().__init__(image_size)
-        if type(members) is not int or members < 2:
-            raise ValueError(f"model.members must be a whole number of at least 2, got {members!r}")
+        several = type(members) is int and members > 1
+        require(several, "model.members", "a whole number of at least 2", members)
         made = [member() for _ in range(members)]
         kind = type(made[0])
         if isinstance(made[0], Answers | SolvedRegressor):
@@ -107,8 +108,8 @@ class CheckpointEnsemble(Answers, SolvedRegressor):
         trust: Sequence[str] = (),
     ) -> None:
         super().__init__(image_size)
-        if isinstance(checkpoints, str) or len(checkpoints) < 2:
-            raise ValueError("model.checkpoints must be a list of at least two: [a.ckpt,b.ckpt]")
+        several = not isinstance(checkpoints, str) and len(checkpoints) > 1
+        require(several, "model.checkpoints", "two at least: [a.ckpt,b.ckpt]", checkpoints)
         loaded = [load_described(checkpoint, trust) for checkpoint in checkpoints]
         described = [describe_model(model, trained_on) for model, trained_on in loaded]
         hparams = {"image_size": image_size, "checkpoints": described}

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pixel_spotter.arguments import require
 from pixel_spotter.coordinates import Columns, as_xy
 from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.heads import SoftArgmax
@@ -39,10 +40,9 @@ class HeatmapRegressor(PointRegressor):
     ) -> None:
         super().__init__(image_size)
         self.save_hyperparameters(logger=False)
-        if min(channels, default=1) < 1:
-            raise ValueError("model.channels must be widths of at least 1")
-        if js_weight < 0 or sigma_px <= 0:
-            raise ValueError("model.js_weight must be at least 0, model.sigma_px more than 0")
+        require(min(channels, default=1) >= 1, "model.channels", "widths of at least 1", channels)
+        require(js_weight >= 0, "model.js_weight", "at least 0", js_weight)
+        require(sigma_px > 0, "model.sigma_px", "more than 0", sigma_px)
         self.js_weight = js_weight
         self.sigma_px = sigma_px
         reach = len(channels) + 1  # px that a point's response spreads to each side

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights, resnet18
 
+from pixel_spotter.arguments import require
 from pixel_spotter.errors import UserError
 from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.heads import LinearHead
@@ -41,8 +42,7 @@ class ResNet18Regressor(PointRegressor):
     ) -> None:
         super().__init__(image_size)
         self.save_hyperparameters(logger=False)
-        if stem not in ("imagenet", "small"):
-            raise ValueError(f"model.stem must be imagenet or small, got {stem!r}")
+        require(stem in ("imagenet", "small"), "model.stem", "imagenet or small", stem)
         network = resnet18()
         if weights is not None:
             _load_pretrained(network, weights)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pixel_spotter.arguments import require
 from pixel_spotter.coordinates import Columns, as_xy
 from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.cnn import cnn_trunk
@@ -23,9 +24,7 @@ class SimCCRegressor(PointRegressor):
 
     Args:
         image_size: side of the square image, or [height, width], px.
-        channels: see `CNNRegressor`.
-        hidden: see `CNNRegressor`.
-        dropout: see `CNNRegressor`.
+        channels, hidden, dropout: see `CNNRegressor`.
         bins_per_px: bins per pixel.
         sigma_px: standard deviation of the labels.
     """
@@ -43,10 +42,9 @@ class SimCCRegressor(PointRegressor):
     ) -> None:
         super().__init__(image_size)
         self.save_hyperparameters(logger=False)
-        if type(bins_per_px) is not int or bins_per_px < 1 or sigma_px <= 0:
-            raise ValueError(
-                "model.bins_per_px must be a whole number of at least 1, model.sigma_px more than 0"
-            )
+        whole = type(bins_per_px) is int and bins_per_px >= 1
+        require(whole, "model.bins_per_px", "a whole number of at least 1", bins_per_px)
+        require(sigma_px > 0, "model.sigma_px", "more than 0", sigma_px)
         self.sigma_px = sigma_px
         self.features, width = cnn_trunk(self.size, channels, hidden, dropout)
         self.head = AxisBins(width, self.size, bins_per_px, _MARGIN_SIGMAS * sigma_px)

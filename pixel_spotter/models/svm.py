@@ -8,6 +8,7 @@ from sklearn.svm import SVR
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
+from pixel_spotter.arguments import require
 from pixel_spotter.coordinates import Columns, Size, as_columns, as_xy, to_px, to_unit
 from pixel_spotter.data.base import PointData
 from pixel_spotter.errors import UserError
@@ -45,17 +46,12 @@ class SVMRegressor(SolvedRegressor):
     ) -> None:
         super().__init__(image_size)
         self.save_hyperparameters(logger=False)
-        if kernel not in ("rbf", "linear"):
-            raise ValueError(f"model.kernel must be rbf or linear, got {kernel!r}")
-        if blur_px < 0 or cost <= 0 or tolerance_px < 0:
-            raise ValueError(
-                "model.blur_px and model.tolerance_px must be at least 0, model.cost more than 0"
-            )
-        if math.ceil(3 * blur_px) >= min(self.size):
-            raise ValueError(
-                f"model.blur_px={blur_px} is too much for images of "
-                f"{self.size[0]}x{self.size[1]} px"
-            )
+        require(kernel in ("rbf", "linear"), "model.kernel", "rbf or linear", kernel)
+        largest = (min(self.size) - 1) / 3
+        fits = blur_px >= 0 and math.ceil(3 * blur_px) < min(self.size)
+        require(fits, "model.blur_px", f"at least 0, and here at most {largest:.3g}", blur_px)
+        require(cost > 0, "model.cost", "more than 0", cost)
+        require(tolerance_px >= 0, "model.tolerance_px", "at least 0", tolerance_px)
         self.cost = cost
         self.tolerance_px = tolerance_px
         self.memory_gib = memory_gib

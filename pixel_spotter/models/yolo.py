@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import box_convert, complete_box_iou_loss, sigmoid_focal_loss
 
+from pixel_spotter.arguments import require
 from pixel_spotter.coordinates import Columns, as_xy
 from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.heads import BestBox
@@ -41,10 +42,8 @@ class YOLORegressor(PointRegressor):
     ) -> None:
         super().__init__(image_size)
         self.save_hyperparameters(logger=False)
-        if min(channels, default=0) < 1 or box_px <= 0:
-            raise ValueError(
-                "model.channels must be widths of at least 1, model.box_px more than 0"
-            )
+        require(min(channels, default=0) >= 1, "model.channels", "widths of at least 1", channels)
+        require(box_px > 0, "model.box_px", "more than 0", box_px)
         self.box_px = box_px
         layers: list[nn.Module] = []
         for before, after in zip([1, *channels], channels, strict=False):

@@ -130,7 +130,7 @@ def _read_run(folder: Path) -> dict[str, Any]:
     truth = as_xy(predictions, "_true")
     try:
         last = sides_px(as_size(metrics.get("image_size", ())), truth) - 0.5
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"{file} is damaged: {error}") from error
     outside = (truth < -0.5) | (truth > last)
     if outside.any() or len(truth) != metrics.get("test/count", len(truth)):
