@@ -23,12 +23,7 @@ from pixel_spotter.training.measure import measure, print_figures
 
 
 def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
-    """Test a checkpoint, write its figures, predictions and pictures, and return the figures.
-
-    Args:
-        cfg: the composed config, see ``conf/evaluate.yaml``.
-        run_dir: where to write ``metrics.json``, ``predictions.csv`` and the pictures.
-    """
+    """Test a checkpoint, write its figures, predictions and pictures, and return the figures."""
     path = Path(str(cfg.checkpoint))
     model, trained_on = load_model(path, cfg.trust)
     given: dict[str, Any] = OmegaConf.to_container(cfg.data)  # type: ignore[assignment]

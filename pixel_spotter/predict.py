@@ -8,16 +8,16 @@ from pixel_spotter.cli.help import help_if_asked
 if __name__ == "__main__":
     help_if_asked("predict")  # before anything slow is imported
 
-import csv
 import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
+import pandas as pd
 from omegaconf import DictConfig
 from tqdm import tqdm
 
@@ -30,20 +30,13 @@ from pixel_spotter.errors import UserError
 from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.loading import load_model
 
-Rows = dict[Path, dict[str, float]]
-"""What was found in files: the model's columns, ``x`` and ``y``, px, first."""
-
 
 def predict(
     model: PointRegressor, files: Sequence[Path], batch_size: int, failures: dict[Path, str]
-) -> Iterator[Rows]:
-    """Yield what is found in the image files that can be read, a batch at a time.
+) -> Iterator[pd.DataFrame]:
+    """Yield what is found in the image files, a batch at a time: ``file``, ``x``, ``y`` and more.
 
-    Args:
-        model: on the device to use.
-        files: image files of the model's size.
-        batch_size: images predicted at a time.
-        failures: takes up the files that cannot be read, each with its reason.
+    Those that cannot be read, or are not of the model's size, go into ``failures``, with reasons.
     """
     for start in range(0, len(files), batch_size):
         images: dict[Path, np.ndarray] = {}
@@ -53,10 +46,9 @@ def predict(
             except UnreadableImageError as error:
                 failures[file] = str(error)
         columns = model.predict(np.stack([*images.values()]), batch_size) if images else {}
-        yield {
-            file: {name: float(column[k]) for name, column in columns.items()}
-            for k, file in enumerate(images)
-        }
+        if "flag" in columns:
+            columns["flag"] = np.array(FLAGS)[columns["flag"].astype(int)]
+        yield pd.DataFrame({"file": [*images], **columns})
 
 
 def run(cfg: DictConfig) -> None:
@@ -79,27 +71,21 @@ def run(cfg: DictConfig) -> None:
     told = 0
     progress = tqdm(total=len(files), unit="file", disable=not sys.stderr.isatty())
     with growing(output) as table, progress:
-        writer = csv.writer(table, lineterminator="\n")
-        columns: list[str] = []
+        written: Any = {"index": False, "float_format": "%.4f", "na_rep": "nan"}
+        begun = False
         for found in predict(model, files, cfg.batch_size, failures):
-            if found and not columns:
-                columns = [*next(iter(found.values()))]
-                writer.writerow(["file", *columns])
-            for file, row in found.items():
-                writer.writerow([file, *(_written(name, value) for name, value in row.items())])
+            if len(found):
+                found.to_csv(table, header=not begun, lineterminator="\n", **written)
+                begun = True
             table.flush()
             for file in [*failures][told:]:
                 progress.write(f"{file}: {failures[file]}", file=sys.stderr)
             progress.update(len(found) + len(failures) - told)
             told = len(failures)
-        if not columns:
-            writer.writerow(["file", "x", "y"])
+        if not begun:
+            table.write("file,x,y\n")
     if failures:
         raise UserError(f"{len(failures)} of {len(files)} files could not be predicted")
-
-
-def _written(column: str, value: float) -> str:
-    return FLAGS[int(value)] if column == "flag" else f"{value:.4f}"
 
 
 @contextmanager

@@ -63,13 +63,8 @@ _TRAINED_ONLY = re.compile(
 def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     """Train, validate and test one model, continuing where an earlier try was interrupted.
 
-    Args:
-        cfg: the composed config, see ``conf/train.yaml``.
-        run_dir: the run folder; a finished run in it is returned as it is.
-        model_name: what to call the model in the figures.
-
     Returns:
-        The content of ``metrics.json``.
+        The content of ``metrics.json``; of a finished run, as it is.
     """
     check(cfg)
     first = rank_zero_only.rank == 0  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import CommandServer, Run, png_header
@@ -51,9 +52,9 @@ def test_files_are_predicted_as_rendered_images_are(
     batches = [*predict(model, files, batch_size, failures)]
     assert failures == {}
     assert [len(batch) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
-    rows = [(file, row) for batch in batches for file, row in batch.items()]
-    assert [file for file, _ in rows] == files
-    found = torch.tensor([[row["x"], row["y"]] for _, row in rows])
+    rows = pd.concat(batches)
+    assert rows["file"].tolist() == files
+    found = torch.from_numpy(rows[["x", "y"]].to_numpy(copy=True))
     assert len(found) == 20
     torch.testing.assert_close(found, torch.tensor(expected(tiny_run, *points)), atol=1e-4, rtol=0)
     assert found.std(0).min() > 0.002, "predictions that do not depend on the image show nothing"

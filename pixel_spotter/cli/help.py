@@ -47,12 +47,7 @@ def help_if_asked(command: str) -> None:
 
 
 def show_help(command: str, arguments: Sequence[str] = ()) -> None:
-    """Print a command's usage, examples, choices and settings.
-
-    Args:
-        command: its name.
-        arguments: of its command line: the settings are those of the choices named there.
-    """
+    """Print a command's usage, examples, choices, and the settings of what its arguments choose."""
     text = (CONF_DIR / f"{command}.yaml").read_text(encoding="utf-8")
     print(f"{COMMANDS[command].capitalize()}.\n")
     print(f"usage: pixel-spotter {command} [GROUP=CHOICE ...] [KEY=VALUE ...]\n")

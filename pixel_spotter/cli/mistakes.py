@@ -7,14 +7,13 @@ import re
 from typing import Any
 
 import hydra
-import torch
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from pixel_spotter.arguments import check_arguments
 from pixel_spotter.cli.help import CONF_DIR, known_settings
@@ -31,40 +30,45 @@ The others would be overruled, or leave nothing to measure (``limit_val_batches=
 """
 
 
+_NOT_INSTALLED = "{0} is not installed: pip install 'pixel-spotter[{0}]'"
+
+_SAID = {
+    "OutOfMemoryError": "the device is out of memory; try a smaller batch size",
+    "MemoryError|.*can't allocate memory": (
+        "there is not enough memory; try fewer samples, or a smaller batch or image"
+    ),
+    r"MissingMandatoryValue:.*full_key: (\S+)": "{0} is missing: add {0}=...",
+    "TerminatedWorkerError|BrokenProcessPool": (
+        "a process of the grid was killed, maybe for lack of memory: the same command continues; "
+        "hydra.launcher.n_jobs=1 takes less"
+    ),
+    "UncompletedJobError|FailedJobError": (
+        "a job of the grid ended without a result, maybe out of time or memory; what it said is in "
+        ".submitit in the grid's folder: the same command continues"
+    ),
+    ".*Config group override must be a string": (
+        "a group such as logger needs one of its choices, not null"
+    ),
+    ".*Could not determine home directory": (
+        "a path begins with ~ and the name of a user whom this machine does not know"
+    ),
+    ".*Could not append to config. An item is already at '([^']+)'": (
+        "{0} is a setting already: leave out the + before it"
+    ),
+    ".*Could not find 'hydra/(?:sweeper|launcher)/(optuna|submitit)": _NOT_INSTALLED,
+}
+"""What is told of errors, by how their kinds and messages begin."""
+
+
 def user_message(error: BaseException, command: str = "train") -> str | None:
     """Return the line that tells a user what to put right, or None if the error is a bug."""
-    text, kind = str(error), type(error).__name__
-    if isinstance(error, torch.OutOfMemoryError):
-        return "the device is out of memory; try a smaller batch size"
-    if isinstance(error, MemoryError) or "can't allocate memory" in text:
-        return "there is not enough memory; try fewer samples, or a smaller batch or image"
-    if isinstance(error, MissingMandatoryValue):
-        return f"{error.full_key} is missing: add {error.full_key}=..."
-    if kind in ("TerminatedWorkerError", "BrokenProcessPool"):
-        return (
-            "a process of the grid was killed, maybe for lack of memory: the same command "
-            "continues; hydra.launcher.n_jobs=1 takes less"
-        )
-    if kind in ("UncompletedJobError", "FailedJobError"):
-        return (
-            "a job of the grid ended without a result, maybe out of time or memory; what it said "
-            "is in .submitit in the grid's folder: the same command continues"
-        )
+    for beginning, told in _SAID.items():
+        if found := re.match(beginning, f"{type(error).__name__}: {error}", flags=re.DOTALL):
+            return told.format(*found.groups())
     if isinstance(error, InstantiationException):
         return None
-    if "Config group override must be a string" in text:
-        return "a group such as logger needs one of its choices, not null"
-    if "Could not determine home directory" in text:
-        return "a path begins with ~ and the name of a user whom this machine does not know"
-    if isinstance(error, HydraException):
-        if found := re.match(r"Could not override '([^']+)'", text):
-            return _no_setting(found[1], command)
-        if found := re.search(
-            r"Could not find 'hydra/(?:sweeper|launcher)/(optuna|submitit)", text
-        ):
-            return _not_installed(found[1])
-        if found := re.match(r"Could not append to config. An item is already at '([^']+)'", text):
-            return f"{found[1]} is a setting already: leave out the + before it"
+    if found := re.match(r"Could not override '([^']+)'", str(error)):
+        return _no_setting(found[1], command)
     if isinstance(error, UserError | HydraException | OmegaConfBaseException):
         return one_line(error)
     cause: BaseException | None = error
@@ -138,10 +142,6 @@ def refuse_what_is_not_there(cfg: DictConfig) -> None:
             raise UserError(f"there is no setting hydra.{key}") from error
 
 
-def _not_installed(extra: str) -> str:
-    return f"{extra} is not installed: pip install 'pixel-spotter[{extra}]'"
-
-
 def _no_setting(key: str, command: str) -> str:
     """Say that there is no such setting, and which one may be meant."""
     settings = known_settings(command)
@@ -168,12 +168,7 @@ def _no_setting(key: str, command: str) -> str:
 
 
 def instantiate(config: DictConfig, key: str, **arguments: Any) -> Any:
-    """Make what a config describes, a class and its arguments, from plain values.
-
-    Args:
-        config: what to make.
-        key: where it stands in the config, for messages.
-        arguments: further arguments.
+    """Make what stands under a key of the config, a class and its arguments, from plain values.
 
     Raises:
         UserError: if the arguments are not what the constructor takes.
@@ -191,7 +186,7 @@ def instantiate(config: DictConfig, key: str, **arguments: Any) -> Any:
             raise UserError(_no_setting(f"{key}.{unknown[1]}", "train")) from error
         extra = re.search("wandb|mlflow", str(cause))
         if extra and isinstance(cause, ImportError):
-            raise UserError(_not_installed(extra[0])) from error
+            raise UserError(_NOT_INSTALLED.format(extra[0])) from error
         prefix = f"{key}: " if type(cause) is TypeError else ""
         raise UserError(prefix + one_line(cause)) from error
 

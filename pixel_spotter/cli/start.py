@@ -43,10 +43,6 @@ def run_command(command: str, task: Callable[[DictConfig], Any]) -> None:
     What the user can put right ends in one line on stderr and exit status 1, an interruption in
     one and status 130. Everything else is a bug and shows its traceback, as does everything under
     HYDRA_FULL_ERROR=1.
-
-    Args:
-        command: its name, and that of its primary config in ``conf/``.
-        task: what to run with the composed config.
     """
     # The processes that distributed training starts inherit what is set here.
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ
@@ -197,7 +193,8 @@ def text_as_it_is(argument: str, multirun: bool = False) -> str:
         return f"{plus_key}={Path(value).expanduser()}"
     if key not in _TEXTS or not equals:
         return argument
-    if key == "name" and not _is_name(value.strip("'\"")):
+    path = Path(value.strip("'\" "))
+    if key == "name" and (not path.parts or ".." in path.parts or path.is_absolute()):
         raise UserError(f"name={value} cannot be a folder's name inside outputs/: choose another")
     if key == "name" and value == "null":
         return f"{plus_key}='null'"
@@ -214,9 +211,3 @@ def _quoted(value: str) -> str:
         value = str(Path(value).expanduser())
     escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
     return f"'{escaped}'".replace("${", "\\${")
-
-
-def _is_name(text: str) -> bool:
-    """Tell whether a folder inside ``outputs/`` can have this name."""
-    parts = Path(text).parts
-    return bool(text.strip()) and bool(parts) and ".." not in parts and not Path(text).is_absolute()

@@ -22,8 +22,7 @@ class PixelDataModule(PointData):
             of them; all of them repeatedly, if there are fewer.
         val_fraction: share of all positions used for validation.
         test_fraction: share of all positions used for testing.
-        batch_size: images in a batch, on each device.
-        num_workers: processes that hand out batches; 0 is fastest, as there is nothing to read.
+        batch_size, num_workers: see `PointData`.
         seed: what the split and the order of samples follow from.
         epoch_samples: samples drawn in an epoch, every position once before any comes again;
             None draws ``train_samples``.

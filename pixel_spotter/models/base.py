@@ -61,15 +61,14 @@ class PointRegressor(L.LightningModule):
         self.in_photons = False
         self.trained_before: list[PointData] = []
         self.predictions = {"val": Predictions(), "test": Predictions()}
+        self.columns: dict[str, Columns] = {}
         self.figures: dict[str, dict[str, float]] = {}
 
     @classmethod
     def rebuild(cls, hparams: Mapping[str, Any], trust: Sequence[str] = ()) -> Self:
-        """Make the model that a checkpoint's weights will be loaded into.
+        """Make the model that a checkpoint's weights go into, from the arguments it has saved.
 
-        Args:
-            hparams: what the model has saved of its constructor's arguments.
-            trust: modules of the user's own that the model's parts may come from.
+        Its parts may come from the package, or from modules that the user trusts.
         """
         return cls(**hparams)
 
@@ -165,9 +164,6 @@ class PointRegressor(L.LightningModule):
         optimizer: Any = self.optimizers()
         self.log("lr", optimizer.param_groups[0]["lr"])
 
-    def on_validation_epoch_start(self) -> None:
-        self.predictions["val"].reset()
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._collect(batch, "val")
 
@@ -177,9 +173,6 @@ class PointRegressor(L.LightningModule):
             for name, value in self.figures["val"].items():
                 shown = name in ("mean_error_px", "hit_rate")
                 self.log(f"val/{name}", float(value), prog_bar=shown, sync_dist=True)
-
-    def on_test_epoch_start(self) -> None:
-        self.predictions["test"].reset()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._collect(batch, "test")
@@ -211,8 +204,9 @@ class PointRegressor(L.LightningModule):
         self.predictions[split].update({**columns, **batch.truth}, batch.samples)
 
     def _sum_up(self, split: str) -> None:
-        """Keep an epoch's figures in ``figures``."""
-        columns = self.predictions[split].to(self.device).columns()
+        """Keep what an epoch's samples have shown: their ``columns``, and its ``figures``."""
+        self.columns[split] = columns = self.predictions[split].to(self.device).columns()
+        self.predictions[split].reset()
         answered = as_xy(columns).isfinite().all(dim=1)
         if "flag" in columns and not answered.any():
             raise UserError("nothing was found in any of the images")

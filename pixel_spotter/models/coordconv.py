@@ -83,12 +83,7 @@ class CoordConvRegressor(PointRegressor):
 
 
 class AddCoordinates(nn.Module):
-    """Appends two channels to images (B, C, H, W): x and y in unit coordinates.
-
-    Args:
-        size: height and width of the images, px.
-        visible: whether the channels hold the coordinates, or zeros.
-    """
+    """Appends two channels to images (B, C, H, W): x and y in unit coordinates, or zeros."""
 
     def __init__(self, size: Size, visible: bool = True) -> None:
         super().__init__()

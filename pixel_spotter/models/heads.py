@@ -9,12 +9,9 @@ from pixel_spotter.coordinates import Columns, Size, all_positions, as_columns, 
 class LinearHead(nn.Module):
     """One linear layer from features (B, in_features) to ``x`` and ``y``.
 
-    Args:
-        in_features: width of the features.
-        size: height and width of the image, px.
-        scale_output: whether the layer answers in unit coordinates, which are then scaled to px,
-            or in px directly: its outputs and gradients are then tens of times larger than what
-            a freshly initialized network is made for.
+    The layer answers in unit coordinates, which are then scaled to px; or, with ``scale_output``
+    off, in px directly: its outputs and gradients are then tens of times larger than what a
+    freshly initialized network is made for.
     """
 
     def __init__(self, in_features: int, size: Size, scale_output: bool = True) -> None:
@@ -31,9 +28,7 @@ class LinearHead(nn.Module):
 class SoftArgmax(nn.Module):
     """Turns maps of logits into the ``x`` and ``y`` that their softmax expects.
 
-    Args:
-        size: height and width of the image, px.
-        margin: by how much the maps, (B, 1, H + 2 margin, W + 2 margin), are wider on each side.
+    The maps, (B, 1, H + 2 margin, W + 2 margin), may be wider than the image on each side.
     """
 
     def __init__(self, size: Size, margin: int = 0) -> None:
@@ -47,12 +42,9 @@ class SoftArgmax(nn.Module):
 
 
 class PoolHead(nn.Module):
-    """Makes two maps and pools them to unit coordinates, scaled to ``x`` and ``y``.
+    """Makes two maps, with the last convolution, and pools them to unit coordinates.
 
-    Args:
-        last: the convolution to the two maps: their values are coordinates already.
-        size: height and width of the image, px.
-        pooling: ``max`` or ``mean``.
+    The maps' values are coordinates already; their ``max`` or ``mean`` is scaled to ``x``, ``y``.
     """
 
     def __init__(self, last: nn.Module, size: Size, pooling: str) -> None:
@@ -71,11 +63,7 @@ class PoolHead(nn.Module):
 class AxisBins(nn.Module):
     """Classifies features (B, in_features) into bins along x and y, and expects ``x`` and ``y``.
 
-    Args:
-        in_features: width of the features.
-        size: height and width of the image, px.
-        bins_per_px: bins per pixel.
-        margin_px: how far the bins go on beyond the image's edges.
+    The bins, ``bins_per_px`` in each pixel, go on ``margin_px`` beyond the image's edges.
     """
 
     def __init__(
@@ -106,12 +94,7 @@ class BestBox(nn.Module):
 
     That is ``x, y, box_width_px, box_height_px``, and ``objectness``, 0 to 1. A cell's five numbers
     are its objectness (a logit), the centre's offset in x and y from the cell's own centre, in
-    cells, and the logarithm of the box's width and height in ``box_px``.
-
-    Args:
-        size: height and width of the image, px.
-        stride: side of a cell, px.
-        box_px: side of a box whose logarithm is 0.
+    cells of ``stride`` px, and the logarithm of the box's width and height in ``box_px``.
     """
 
     def __init__(self, size: Size, stride: int, box_px: float) -> None:

@@ -65,11 +65,8 @@ class HeatmapRegressor(PointRegressor):
 def js_divergence(maps: Tensor, positions: Tensor, xy_px: Tensor, sigma_px: float) -> Tensor:
     """Return the Jensen-Shannon divergence of maps' softmax from Gaussians, nats: (B,).
 
-    Args:
-        maps: logits, (B, 1, h, w).
-        positions: (x, y) of their h*w pixels, (h*w, 2).
-        xy_px: centres of the Gaussians, which are normalized over the pixels, (B, 2).
-        sigma_px: their standard deviation.
+    The maps are logits, (B, 1, h, w), at positions (h*w, 2); the Gaussians, around xy_px (B, 2),
+    are normalized over these.
     """
     log_p = maps.flatten(1).log_softmax(dim=1)
     squared = (positions - xy_px.unsqueeze(1)).square().sum(dim=-1)

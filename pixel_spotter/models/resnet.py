@@ -67,9 +67,6 @@ class GreyInput(nn.Module):
     Equals feeding the grey image as all three channels, each normalized as torchvision's ImageNet
     weights expect. The filters' sum acts on the image. What the normalization subtracts acts on
     a channel of ones: as a plain bias it would be wrong at the border, where the padding is 0.
-
-    Args:
-        rgb: the convolution to turn, without a bias: weight (C, 3, K, K).
     """
 
     def __init__(self, rgb: nn.Conv2d) -> None:

@@ -71,7 +71,8 @@ class SVMRegressor(SolvedRegressor):
             )
         batch = data.batch("train", 0, torch.arange(samples, device=self.device))
         vectors, xy_px = self.encode(batch.image), as_xy(batch.truth, "_true")
-        self.head.set_scale(vectors)
+        variance = vectors.double().var(unbiased=False)
+        self.head.gamma = (1 / (vectors.shape[1] * variance)).to(vectors)  # gamma="scale"
         kernel = self.head.kernel(vectors.double(), vectors.double()).cpu().numpy()
         coefficients = torch.zeros(samples, 2)
         for axis, (target, side) in enumerate(
@@ -91,11 +92,7 @@ class SVMRegressor(SolvedRegressor):
 
 
 class Blur(nn.Module):
-    """Blurs images (B, 1, H, W) with a Gaussian; mirrored at the edges.
-
-    Args:
-        sigma_px: its standard deviation; 0 does nothing.
-    """
+    """Blurs images (B, 1, H, W) with a Gaussian, mirrored at the edges; 0 px is none."""
 
     def __init__(self, sigma_px: float) -> None:
         super().__init__()
@@ -112,9 +109,7 @@ class Blur(nn.Module):
 class KernelHead(nn.Module):
     """Weighs the kernels between features (B, D) and support vectors (M, D) to ``x`` and ``y``.
 
-    Args:
-        size: height and width of the image, px.
-        name: ``rbf``, exp(-gamma |a - b|²), or ``linear``, gamma a.b.
+    They are ``rbf``, exp(-gamma |a - b|²), or ``linear``, gamma a.b.
     """
 
     def __init__(self, size: Size, name: str) -> None:
@@ -126,11 +121,6 @@ class KernelHead(nn.Module):
         self.bias: Tensor = nn.Buffer(torch.zeros(2))
         self.gamma: Tensor = nn.Buffer(torch.ones(()))
         self.register_load_state_dict_pre_hook(_make_room)  # type: ignore[no-untyped-call]
-
-    def set_scale(self, vectors: Tensor) -> None:
-        """Set gamma to 1 / (D var), as scikit-learn's ``gamma="scale"``, from vectors (N, D)."""
-        variance = vectors.double().var(unbiased=False)
-        self.gamma = (1 / (vectors.shape[1] * variance)).to(vectors)
 
     def kernel(self, a: Tensor, b: Tensor) -> Tensor:
         """Return the kernel of all pairs: (N, D), (M, D) -> (N, M)."""

@@ -61,13 +61,8 @@ class YOLORegressor(PointRegressor):
         found = boxes[torch.arange(len(boxes)), holds]
         box = torch.cat([xy_px, torch.full_like(xy_px, self.box_px)], dim=1)
         focal = sigmoid_focal_loss(objectness, F.one_hot(holds, objectness.shape[1]).float())
-        ciou = complete_box_iou_loss(corners(found), corners(box), reduction="mean")
+        pair = (box_convert(boxes, "cxcywh", "xyxy") for boxes in (found, box))
+        ciou = complete_box_iou_loss(*pair, reduction="mean")
         centre = F.mse_loss(found[:, :2] / self.head.stride, xy_px / self.head.stride)
         loss: Tensor = focal.sum(dim=1).mean() + ciou + centre
         return loss
-
-
-def corners(boxes: Tensor) -> Tensor:
-    """Turn (x, y, width, height) into (x1, y1, x2, y2): (N, 4)."""
-    xyxy: Tensor = box_convert(boxes, "cxcywh", "xyxy")
-    return xyxy

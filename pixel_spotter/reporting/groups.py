@@ -170,11 +170,8 @@ def curves_over(key: str, groups: Sequence[Group]) -> dict[str, Curve]:
     """Return the mean error against a numeric setting: a curve for each model and the rest.
 
     What the Trainer's settings follow from it (fewer epochs where there are more samples) does not
-    tell curves apart. Models whose runs do not differ in the setting have none.
-
-    Args:
-        key: ``data.train_samples`` or ``trainer.max_epochs``.
-        groups: of one split, with finished runs.
+    tell curves apart. Models whose runs do not differ in the setting have none. The groups are of
+    one split and have finished runs.
     """
     texts = pd.Series({group: group.settings.get(key) for group in groups}, dtype=object)
     values = pd.to_numeric(texts, errors="coerce").dropna()

@@ -42,7 +42,6 @@ class Sweep(NamedTuple):
     """A grid's folder as it stands.
 
     Args:
-        name: the folder's name.
         runs: a row for each finished run: all of its ``metrics.json``, and its ``cell`` (the
             folder's name), ``folder``, the ``settings`` it used without the seeds, ``seeds`` as
             one text, ``overrides`` and ``predictions`` (`Columns`).

@@ -7,14 +7,7 @@ from pixel_spotter.coordinates import Size, sides_px
 
 
 def render_pixels(xy: Tensor, size: Size) -> Tensor:
-    """Draw one white pixel into each black image.
-
-    Args:
-        xy: positions (x, y), integer, (B, 2).
-        size: height and width of the images, px.
-
-    Returns:
-        Images of 0 and 1 on the device of ``xy``: (B, 1, H, W), float32.
+    """Draw one white pixel, at whole positions xy (B, 2), into each black image: (B, 1, H, W).
 
     Raises:
         ValueError: if a position lies outside the image.

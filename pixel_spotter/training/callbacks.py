@@ -68,11 +68,7 @@ class TimeLimit(Timer):
 
 
 class EpochTable(Callback):
-    """Keeps what the Trainer logs of each epoch in ``epochs.csv``, and says it in the log.
-
-    Args:
-        run_dir: the run folder.
-    """
+    """Keeps what is logged of each epoch in a run's ``epochs.csv``, and says it in the log."""
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
@@ -102,11 +98,7 @@ class EpochTable(Callback):
 
 
 class EpochLogger(TensorBoardLogger):
-    """Writes TensorBoard files straight into a run folder, with epochs on the horizontal axis.
-
-    Args:
-        save_dir: the run folder.
-    """
+    """Writes TensorBoard files straight into a run folder, with epochs on the horizontal axis."""
 
     def __init__(self, save_dir: str) -> None:
         super().__init__(save_dir, name="", version="", default_hp_metric=False)

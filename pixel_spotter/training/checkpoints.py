@@ -29,12 +29,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class KeptCheckpoint(ModelCheckpoint):
-    """One checkpoint file, replaced at the end of an epoch.
+    """One checkpoint file, replaced after every epoch; or after those with the smallest so far.
 
-    Args:
-        path: the file.
-        monitor: the logged value whose smallest so far the file belongs to; without one, it is
-            replaced every epoch.
+    Smallest in ``monitor``, a value that the model logs.
     """
 
     def __init__(self, path: Path, monitor: str | None = None) -> None:

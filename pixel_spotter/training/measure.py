@@ -35,22 +35,14 @@ def measure(
     run_dir: Path,
     checkpoint: Path | None = None,
 ) -> dict[str, Any]:
-    """Test a model, and keep its predictions and pictures in a run folder.
-
-    Args:
-        trainer: what tests it.
-        model: to be tested.
-        data: on which to test it.
-        trained_on: what it has been trained on.
-        run_dir: where ``predictions.csv``, ``worst.npz`` and the pictures go.
-        checkpoint: the weights to test; None tests the model as it is.
+    """Test a model, with a checkpoint's weights or as it is, and keep what it predicts in a folder.
 
     Returns:
         What ``metrics.json`` says of any tested model.
     """
     trainer.test(model, data, ckpt_path=checkpoint, verbose=False)
     split = data.hparams.get("split")  # data of another kind may have none
-    columns = model.predictions["test"].columns()
+    columns = model.columns["test"]
     if trainer.is_global_zero:
         runs.write_predictions(run_dir, columns)
         worst = errors_px(columns).nan_to_num(-1).argsort(descending=True)[:_WORST]

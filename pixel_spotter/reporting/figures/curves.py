@@ -86,10 +86,7 @@ def over_seeds(group: Group) -> Curve:
 def draw(by_panel: Mapping[str, Mapping[str, Curve]], x_label: str, log_x: bool = False) -> Figure:
     """Draw curves of errors in panels that share a logarithmic axis; errors of 0 are left out.
 
-    Args:
-        by_panel: each panel's curves by their names.
-        x_label: what the errors are drawn against.
-        log_x: whether its axis is logarithmic, and each value marked.
+    With ``log_x`` the other axis is logarithmic too, and each value marked.
     """
     names = list(dict.fromkeys(name for lines in by_panel.values() for name in lines))
     if any("=" in name for name in names):  # settings: by their values, not by the errors
