@@ -239,12 +239,18 @@ def read_config(run_dir: Path) -> dict[str, Any]:
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that a run's figures follow from: ``{"optim.lr": 0.001, ...}``."""
-    return {
+    settings = {
         key: _CLASSES_OF_0_1.get(value, value) if isinstance(value, str) else value
         for key, value in _flat(config).items()
         if value not in _GROUPS
-        and not any(key == free or key.startswith(f"{free}.") for free in FREE_SETTINGS)
     }
+    return without(settings, *FREE_SETTINGS)
+
+
+def without(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Leave out settings, and groups of them, by their names."""
+    groups = tuple(f"{name}." for name in names)
+    return {key: value for key, value in settings.items() if not f"{key}.".startswith(groups)}
 
 
 def where_it_ran(device: torch.device) -> dict[str, Any]:

@@ -121,11 +121,7 @@ def refuse_unknown_settings(cfg: DictConfig, command: str) -> DictConfig:
 
 
 def refuse_what_is_not_there(cfg: DictConfig) -> None:
-    """Refuse modules to trust, and settings of Hydra, that nothing would ever look for.
-
-    Raises:
-        UserError: naming them.
-    """
+    """Refuse modules to trust, and settings of Hydra, that nothing would ever look for."""
     trust = cfg.get("trust", ListConfig([]))
     for module in trust if isinstance(trust, ListConfig) else [trust]:
         try:
@@ -192,11 +188,7 @@ def instantiate(config: DictConfig, key: str, **arguments: Any) -> Any:
 
 
 def check_types(config: DictConfig, key: str) -> None:
-    """Hold a config's values against the types of the arguments that they are for.
-
-    Raises:
-        UserError: naming the value that does not fit.
-    """
+    """Refuse values of a config that are not of the types of the arguments they are for."""
     try:
         made: Any = hydra.utils.get_object(config._target_)
     except Exception:  # a class that is not there: not ours to say

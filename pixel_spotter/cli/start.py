@@ -20,14 +20,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from pixel_spotter import runs
-from pixel_spotter.cli import grid
+from pixel_spotter.cli import grid, mistakes
 from pixel_spotter.cli.help import CONF_DIR
-from pixel_spotter.cli.mistakes import (
-    instantiate,
-    refuse_unknown_settings,
-    refuse_what_is_not_there,
-    user_message,
-)
 from pixel_spotter.errors import UserError
 from pixel_spotter.files import write_text
 
@@ -55,7 +49,7 @@ def run_command(command: str, task: Callable[[DictConfig], Any]) -> None:
         except KeyboardInterrupt:
             _interrupted(command)
         except Exception as error:
-            message = user_message(error, command)
+            message = mistakes.user_message(error, command)
             if message is None or full_error:
                 raise
             for broken_off in [*grid.under_way]:
@@ -63,8 +57,8 @@ def run_command(command: str, task: Callable[[DictConfig], Any]) -> None:
             sys.exit(f"error: {message}")
 
     def checked(cfg: DictConfig) -> Any:
-        refuse_unknown_settings(cfg, command)
-        refuse_what_is_not_there(cfg)
+        mistakes.refuse_unknown_settings(cfg, command)
+        mistakes.refuse_what_is_not_there(cfg)
         return task(cfg)
 
     def job(cfg: DictConfig) -> Any:
@@ -121,7 +115,7 @@ def _thread_failed(failure: threading.ExceptHookArgs) -> None:
 def make_trainer(cfg: DictConfig, **arguments: Any) -> Trainer:
     """Make the Trainer; time is limited by a callback, samples are shared out by the data."""
     fixed = {"max_time": None, "use_distributed_sampler": False}
-    trainer: Trainer = instantiate(cfg.trainer, "trainer", **fixed, **arguments)
+    trainer: Trainer = mistakes.instantiate(cfg.trainer, "trainer", **fixed, **arguments)
     return trainer
 
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from pixel_spotter.arguments import require
 from pixel_spotter.coordinates import Columns, Size
-from pixel_spotter.data.samplers import Batches
+from pixel_spotter.data.samplers import batches
 from pixel_spotter.randomness import generator
 
 
@@ -102,26 +102,16 @@ class PointData(L.LightningDataModule, ABC):
     def _loader(self, split: str) -> DataLoader[Any]:
         trainer = self.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        numbers = batches(
+            self.counts[split], self.batch_size, rank, world_size, equal=split == "train"
+        )
         return DataLoader(
-            _Numbers(split),  # type: ignore[arg-type]
-            sampler=Batches(
-                self.counts[split], self.batch_size, rank, world_size, equal=split == "train"
-            ),
-            batch_size=None,  # the sampler's whole batch of numbers at once
+            [{"split": split, "samples": samples} for samples in numbers],  # type: ignore[arg-type]
+            batch_size=None,  # they are batches already
             num_workers=self.num_workers,
             # Without one of its own, a loader draws from the global stream, which dropout needs.
             generator=generator(self.seed, "loader"),
         )
-
-
-class _Numbers:
-    """Gives sample numbers back, with the split they are of."""
-
-    def __init__(self, split: str) -> None:
-        self.split = split
-
-    def __getitem__(self, samples: Tensor) -> dict[str, Any]:
-        return {"split": self.split, "samples": samples}
 
 
 def require_whole(name: str, value: Any, least: int) -> None:

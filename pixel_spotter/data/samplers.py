@@ -1,16 +1,15 @@
 """Which samples are drawn when, and by which device."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
 
 from pixel_spotter.randomness import generator
 
 
-class Batches(Sampler[Tensor]):
-    """Sample numbers 0 .. count-1 in order, a batch at a time.
+def batches(
+    count: int, batch_size: int, rank: int = 0, world_size: int = 1, equal: bool = False
+) -> list[Tensor]:
+    """Return the sample numbers 0 .. count-1 in order, a batch at a time.
 
     Of several devices, each takes its piece of what would be one device's larger batch: two with
     batches of 32 see together what one with batches of 64 sees. Noise of consecutive samples
@@ -25,23 +24,11 @@ class Batches(Sampler[Tensor]):
             as training together needs; up to ``world_size - 1`` samples are left out then. If
             not, one that would get none gets a batch without samples, to go through the same.
     """
-
-    def __init__(
-        self, count: int, batch_size: int, rank: int = 0, world_size: int = 1, equal: bool = False
-    ) -> None:
-        if equal:
-            count -= count % world_size
-        shared = torch.split(torch.arange(count), batch_size * world_size) if count else ()
-        mine = (one.tensor_split(world_size)[rank] for one in shared)
-        self.batches = [batch for batch in mine if len(batch)]
-        if not (equal or self.batches):
-            self.batches = [torch.arange(0)]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
+    if equal:
+        count -= count % world_size
+    shared = torch.split(torch.arange(count), batch_size * world_size) if count else ()
+    mine = [one.tensor_split(world_size)[rank] for one in shared]
+    return [batch for batch in mine if len(batch)] or ([] if equal else [torch.arange(0)])
 
 
 def shuffled(count: int, samples: int, seed: int, epoch: int) -> Tensor:

@@ -23,17 +23,14 @@ class Split(NamedTuple):
     test: Tensor
 
 
-class Counts(NamedTuple):
-    """How many positions the settings ask for, where a split does not say so itself."""
-
-    train: int
-    val: int
-    test: int
+Counts = tuple[int, int, int]
+"""How many positions of each part the settings ask for, where a split does not say so itself."""
 
 
 def _uniform(positions: Tensor, size: Size, counts: Counts, rng: torch.Generator) -> Split:
+    _, val_count, test_count = counts
     order = torch.randperm(len(positions), generator=rng)
-    test, val, train = positions[order].tensor_split([counts.test, counts.test + counts.val])
+    test, val, train = positions[order].tensor_split([test_count, test_count + val_count])
     return Split(train, val, test)
 
 
@@ -62,7 +59,7 @@ def _hold_out(positions: Tensor, held_out: Tensor, counts: Counts, rng: torch.Ge
     """Test on a region; val is drawn from the rest, so that it never tells about the region."""
     rest = positions[~held_out]
     order = torch.randperm(len(rest), generator=rng)
-    val, train = rest[order].tensor_split([counts.val])
+    val, train = rest[order].tensor_split([counts[1]])
     return Split(train, val, positions[held_out])
 
 
@@ -98,7 +95,7 @@ def split_positions(
     require(split in SPLITS, "data.split", f"one of {', '.join(SPLITS)}", split)
     positions = all_positions(size)
     val, test = (math.ceil(part * len(positions)) for part in (val_fraction, test_fraction))
-    counts = Counts(train_samples, val, test)
+    counts = (train_samples, val, test)
     shared_out = SPLITS[split](positions, size, counts, generator(seed, "split"))
     for name, part in shared_out._asdict().items():
         if len(part) == 0:

@@ -3,11 +3,12 @@
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights, resnet18
+from torchvision.models import ResNet, ResNet18_Weights, resnet18
 
 from pixel_spotter.arguments import require
 from pixel_spotter.errors import UserError
@@ -87,7 +88,7 @@ class GreyInput(nn.Module):
         return maps
 
 
-def _load_pretrained(network: nn.Module, weights: str) -> None:
+def _load_pretrained(network: ResNet, weights: str) -> None:
     """Load a torchvision ResNet18 state dict, by name or from a file, into the network."""
     if weights in ResNet18_Weights.__members__:
         state = _fetch(ResNet18_Weights[weights])
@@ -100,16 +101,12 @@ def _load_pretrained(network: nn.Module, weights: str) -> None:
             f"without"
         )
     # The classifier is replaced anyway, whatever its number of classes.
-    state = {name: value for name, value in state.items() if not name.startswith("fc.")}
+    state |= {f"fc.{name}": value for name, value in network.fc.state_dict().items()}
     try:
-        missing, unexpected = network.load_state_dict(state, strict=False)
+        network.load_state_dict(state)
     except RuntimeError as error:
-        raise UserError(f"model.weights: {weights} does not fit a ResNet18: {error}") from error
-    if unexpected or set(missing) != {"fc.weight", "fc.bias"}:
-        raise UserError(
-            f"model.weights: {weights} is not a torchvision ResNet18 state dict "
-            f"({len(unexpected)} unknown entries, {len(missing) - 2} missing)"
-        )
+        why = shorten(str(error), 300)
+        raise UserError(f"model.weights: {weights} does not fit torchvision's: {why}") from error
 
 
 def _fetch(weights: ResNet18_Weights) -> dict[str, Tensor]:

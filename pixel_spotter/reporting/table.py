@@ -102,9 +102,8 @@ def is_figure(value: object) -> bool:
 
 def telling(settings: Mapping[str, Any], solved: bool) -> dict[str, Any]:
     """Return the settings that tell groups apart: no seeds, and nothing that was not used."""
-    others = (*SEEDS, "experiment", *runs.FREE_SETTINGS, *(_STEPWISE if solved else ()))
-    groups = tuple(f"{name}." for name in others)
-    return {key: value for key, value in settings.items() if not f"{key}.".startswith(groups)}
+    unused = _STEPWISE if solved else ()
+    return runs.without(settings, *SEEDS, "experiment", *runs.FREE_SETTINGS, *unused)
 
 
 def _nothing(folder: Path, states: Iterable[str], reasons: Iterable[str]) -> str:

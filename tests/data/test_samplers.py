@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixel_spotter.data.samplers import Batches, shuffled
+from pixel_spotter.data.samplers import batches, shuffled
 
 
 @given(
@@ -16,8 +16,8 @@ def test_two_devices_batches_are_one_devices_larger_batch(
     count: int, batch_size: int, world_size: int
 ) -> None:
     """In content and in order, also the last batch; each sample exactly once."""
-    whole = [*Batches(count, batch_size * world_size)]
-    parts = [[*Batches(count, batch_size, rank, world_size)] for rank in range(world_size)]
+    whole = batches(count, batch_size * world_size)
+    parts = [batches(count, batch_size, rank, world_size) for rank in range(world_size)]
     for number, batch in enumerate(whole):
         mine = [part[number] for part in parts if number < len(part)]
         assert torch.equal(torch.cat(mine), batch)
@@ -36,30 +36,28 @@ def test_every_device_knows_its_batches(
 ) -> None:
     lengths = []
     for rank in range(world_size):
-        part = Batches(count, batch_size, rank, world_size, equal)
-        batches = [*part]
-        assert len(batches) == len(part)
-        assert all(0 < len(batch) <= batch_size for batch in batches) or len(part) == 1
-        assert batches or equal, "one without samples still goes through the same"
-        lengths.append([len(batch) for batch in batches])
+        part = batches(count, batch_size, rank, world_size, equal)
+        assert all(0 < len(batch) <= batch_size for batch in part) or len(part) == 1
+        assert part or equal, "one without samples still goes through the same"
+        lengths.append([len(batch) for batch in part])
     if equal:
         assert all(one == lengths[0] for one in lengths)
         assert sum(map(sum, lengths)) == count - count % world_size
 
 
 def test_three_devices_share_a_sample() -> None:
-    assert [[b.tolist() for b in Batches(1, 2, rank, 3)] for rank in range(3)] == [
+    assert [[b.tolist() for b in batches(1, 2, rank, 3)] for rank in range(3)] == [
         [[0]],
         [[]],
         [[]],
     ]
-    assert [[*Batches(1, 2, rank, 3, equal=True)] for rank in range(3)] == [[], [], []]
+    assert [batches(1, 2, rank, 3, equal=True) for rank in range(3)] == [[], [], []]
 
 
 def test_three_devices_share_11_samples() -> None:
-    parts = [[b.tolist() for b in Batches(11, 2, rank, 3)] for rank in range(3)]
+    parts = [[b.tolist() for b in batches(11, 2, rank, 3)] for rank in range(3)]
     assert parts == [[[0, 1], [6, 7]], [[2, 3], [8, 9]], [[4, 5], [10]]]
-    parts = [[b.tolist() for b in Batches(11, 2, rank, 3, equal=True)] for rank in range(3)]
+    parts = [[b.tolist() for b in batches(11, 2, rank, 3, equal=True)] for rank in range(3)]
     assert parts == [[[0, 1], [6]], [[2, 3], [7]], [[4, 5], [8]]]
 
 
