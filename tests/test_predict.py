@@ -76,24 +76,7 @@ def test_a_folder_to_standard_output(
     assert {path.name for path in tmp_path.iterdir()} == {"images"}, "it left something behind"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "plain.png",
-        "two words, a=b.png",
-        "it's.png",
-        "'quoted'.png",
-        '"quoted".png',
-        "${x}.png",
-        "back\\slash.png",
-        "trailing\\",
-        "q\\'x.png",
-        "1e3",
-        "#1.png",
-        "ünïcode.png",
-        " leading.png",
-    ],
-)
+@pytest.mark.parametrize("name", ["${x}, a=b.png", "q\\'x.png", "1e3"])
 def test_one_file_whatever_its_name(
     name: str, run_command: CommandServer, tiny_run: Run, tmp_path: Path
 ) -> None:

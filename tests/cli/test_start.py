@@ -9,7 +9,11 @@ import pytest
 import torch
 from conftest import TINY, CommandServer, Run, compose, finish, read_json, start
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from hypothesis import example, given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 from PIL import Image
 
@@ -17,6 +21,7 @@ from pixel_spotter.cli.help import CONF_DIR, known_settings
 from pixel_spotter.cli.mistakes import refuse_unknown_settings, user_message
 from pixel_spotter.cli.start import _interrupted, pick_device, text_as_it_is
 from pixel_spotter.errors import UserError
+from pixel_spotter.train import _TRAINED_ONLY
 
 MISTAKES = [
     ("train", "model=transformer", "model/transformer"),
@@ -27,31 +32,19 @@ MISTAKES = [
     ("train", "model", "model"),
     ("train", "model.channels=[4,", "[4,"),
     ("train", "optim.lr=-1", "learning rate"),
-    ("train", "optim.lr=fast", "optim"),
-    ("train", "optim.lr=null", "optim"),
     ("train", "optim.lr=nan", "learning rate"),
     ("train", "data.test_fraction=0.95", "no position for train"),
     ("train", "data.val_fraction=2", "data.val_fraction"),
-    ("train", "data.val_fraction=many", "data"),
     ("train", "data.image_size=2", "data.image_size"),
     ("train", "data.image_size=[16,16,3]", "image_size"),
     ("train", "data.image_size=16.5", "image_size"),
-    ("train", "data.image_size=null", "image_size"),
     ("train", "data.split=random", "data.split"),
     ("train", "data.batch_size=0", "data.batch_size"),
     ("train", "data.num_workers=-1", "data.num_workers"),
     ("train", "model.channels=8", "model"),
-    ("train", "model.channels=[4.5]", "channels"),
-    ("train", "model.hidden=[wide]", "model"),
     ("train", "model.dropout=1.5", "model.dropout"),
-    ("train", "model.dropout=high", "model"),
     ("train", "seed=abc", "seed"),
-    ("train", "seed=-1", "seed"),
-    ("train", "seed=null", "seed"),
-    ("train", "trainer.max_epochs=0", "trainer.max_epochs"),
     ("train", "trainer.max_epochs=2.5", "trainer.max_epochs"),
-    ("train", "trainer.precision=bf16-true", "bf16-mixed"),
-    ("train", "trainer.precision=7", "precision"),
     ("train", "trainer.precision=64-true", "precision"),
     ("train", "trainer.accelerator=abacus", "abacus"),
     ("train", "trainer.devices=0", "devices"),
@@ -65,7 +58,6 @@ MISTAKES = [
     ("train", "+ckpt_path=nowhere.ckpt", "no setting ckpt_path"),
     ("train", "+trainer.logger=false", "did you mean logger=?"),
     ("train", "+trainer.callbacks=null", "trainer.callbacks is not for use here"),
-    ("train", "+trainer.default_root_dir=x", "trainer.default_root_dir is not for use here"),
     ("train", "+optim.lr=0.1", "leave out the +"),
     ("train", "+data.imagesize=16", "did you mean data.image_size?"),
     ("evaluate", "checkpoint=BEST +seed=3", "did you mean data.seed?"),
@@ -74,51 +66,33 @@ MISTAKES = [
     # found after the training, in 0.1
     ("train", "trainer.max_steps=5", "trainer.max_steps is not for use here"),
     ("train", "+trainer.limit_val_batches=0", "trainer.limit_val_batches is not for use here"),
-    ("train", "+trainer.overfit_batches=1", "trainer.overfit_batches is not for use here"),
     # text where there should be a number
     ("train", "optim.lr=abc", "optim.lr must be float"),
     ("train", "+optim.betas=[a,b]", "optim.betas must be"),
-    ("train", "trainer.max_time=soon", "trainer.max_time must be DD:HH:MM:SS"),
-    ("train", "trainer.max_time=5", "trainer.max_time must be DD:HH:MM:SS"),
     ("train", "start_from=nowhere.ckpt", "there is no file nowhere.ckpt"),
     ("train", "model=closed_form", "model.estimator is missing"),
     ("train", "model=closed_form model.estimator=guess", "argmax, centre_of_mass"),
     ("train", "model=ensemble model.member.channels=4", "model.member.channels must be"),
     ("train", "name=../elsewhere", "name=../elsewhere"),
-    ("train", "name=/elsewhere", "name=/elsewhere"),
-    ("train", "name=", "name="),
     ("train", "model=svm model.blur_px=1 start_from=BEST", "svm is solved, not trained"),
     ("train", "+early_stopping.foo=1", "no setting early_stopping.foo"),
     ("train", "+logger.save_dir=elsewhere", "logger.save_dir is not for use here"),
     ("train", "logger=null", "needs one of its choices"),
     ("train", "+trainer.min_epochs=3", "trainer.min_epochs must be at most trainer.max_epochs"),
-    ("train", "+trainer.min_epochs=-1", "trainer.min_epochs must be a whole number"),
     ("train", "+trainer.accumulate_grad_batches=0", "accumulate_grad_batches must be a whole"),
     ("train", "early_stopping.min_delta=0.1", "of no use without early_stopping.patience"),
     ("train", "+trainer.gradient_clip_algorithm=norm", "no use without trainer.gradient_clip_val"),
     ("train", "trust=nothing.there", "trust=nothing.there: there is no such module"),
     ("train", "trust=[a..b]", "trust=a..b: there is no such module"),
     ("train", "trust=null", "trust=None: there is no such module"),
-    ("evaluate", "checkpoint=BEST trust=nowhere", "trust=nowhere: there is no such module"),
     ("predict", "checkpoint=BEST images=image.png trust=5", "trust=5: there is no such module"),
-    ("train", "+hydra.foo=1", "no setting hydra.foo"),
     ("train", "+hydra.job.foo=1", "no setting hydra.job.foo"),
     ("predict", "checkpoint=BEST images=~nobody.there/x.png", "whom this machine does not know"),
-    ("predict", "checkpoint=BEST images=image.png output=~nobody.there/x", "does not know"),
-    ("predict", "checkpoint='~nobody.there/x' images=image.png", "does not know"),
-    (
-        "evaluate",
-        "checkpoint=BEST trainer.fast_dev_run=true",
-        "trainer.fast_dev_run is for training",
-    ),
     ("evaluate", "checkpoint=BEST trainer.max_epochs=3", "trainer.max_epochs is for training"),
     ("evaluate", "checkpoint=BEST +data.train_samples=2", "data.train_samples is for training"),
     ("evaluate", "", "checkpoint is missing"),
     ("evaluate", "checkpoint=missing.ckpt", "there is no file missing.ckpt"),
-    ("evaluate", "checkpoint=.", "there is no file ."),
     ("evaluate", "checkpoint=BEST data.split=random", "data.split"),
-    ("evaluate", "checkpoint=BEST data.val_fraction=3", "data.val_fraction"),
-    ("evaluate", "checkpoint=BEST data.batch_size=0", "data.batch_size"),
     ("evaluate", "checkpoint=BEST data.image_size=20", "image_size"),
     ("predict", "", "missing"),
     ("predict", "checkpoint=missing.ckpt images=image.png", "there is no file missing.ckpt"),
@@ -258,7 +232,38 @@ def test_names_and_paths_are_text(argument: str, read: str) -> None:
     assert text_as_it_is(argument) == read
 
 
-@pytest.mark.parametrize("name", ["2026_11_24", "1e3", "true", "null", "007", "[a]", "it's, me"])
+def taken_as_it_is(name: str) -> bool:
+    """Not quoted already, none, or somewhere in a home."""
+    quoted = len(name) > 1 and name[0] == name[-1] and name[0] in "'\""
+    return not quoted and name not in ("", "null") and name[0] != "~"
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r"))
+
+
+@given(NAMES.filter(taken_as_it_is))
+@example("007")
+@example("'quoted'.png")
+@example('"quoted".png')
+@example("[a]")
+@example("two words, a=b.png")
+@example("${x}.png")
+@example("trailing\\")
+@example("q\\'x.png")
+@example("#1.png")
+@example(" leading.png")
+def test_whatever_is_in_a_text_hydra_reads_it_as_it_is(name: str) -> None:
+    (read,) = OverridesParser.create().parse_overrides([text_as_it_is(f"images={name}")])
+    assert OmegaConf.create({"images": read.value()}).images == name
+
+
+@pytest.mark.parametrize("name", ["", " ", "../elsewhere", "/elsewhere", "a/../..", "'..'"])
+def test_what_cannot_be_a_folders_name(name: str) -> None:
+    with pytest.raises(UserError, match="choose another"):
+        text_as_it_is(f"name={name}")
+
+
+@pytest.mark.parametrize("name", ["2026_11_24", "null", "it's, me"])
 def test_a_run_has_the_name_it_was_given(
     name: str, run_command: CommandServer, tmp_path: Path
 ) -> None:
@@ -299,18 +304,7 @@ def test_commas_sweep_over_checkpoints_in_a_grid(
     assert text_as_it_is(argument, multirun=True) == read
 
 
-@pytest.mark.parametrize(
-    "unused",
-    [
-        "optim.lr=0.1",
-        "optim=adam",
-        "scheduler=constant",
-        "trainer.max_epochs=3",
-        "+trainer.min_epochs=1",
-        "early_stopping.patience=2",
-        "+trainer.gradient_clip_val=1",
-    ],
-)
+@pytest.mark.parametrize("unused", ["optim.lr=0.1", "optim=adam", "+trainer.gradient_clip_val=1"])
 def test_what_a_solved_model_does_not_use(
     unused: str, run_command: CommandServer, tmp_path: Path
 ) -> None:
@@ -321,6 +315,20 @@ def test_what_a_solved_model_does_not_use(
     if unused == "optim.lr=0.1":  # in a grid it may be for the other models
         ended = run_command("train", "--multirun", *solved, cwd=tmp_path)
         assert ended.code == 0, ended.stderr
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["scheduler", "scheduler.T_max", "early_stopping.patience"]
+    + [f"trainer.{name}" for name in ("max_epochs", "min_epochs", "accumulate_grad_batches")],
+)
+def test_what_else_is_for_training_only(key: str) -> None:
+    assert _TRAINED_ONLY.match(key)
+
+
+@pytest.mark.parametrize("key", ["data.split", "trainer.max_time", "trainer.precision", "seed"])
+def test_what_a_solved_model_uses_too(key: str) -> None:
+    assert not _TRAINED_ONLY.match(key)
 
 
 @pytest.mark.parametrize("package", ["wandb", "mlflow"])
