@@ -35,6 +35,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write_cell(folder, "argmax", split, seed, 0.0, parameters=0, **share)
             write_cell(folder, "resnet18", split, seed, failure=NASTY)
     own = {"test/box_iou": 0.75, "test/own_figure": 0.125, "ended": "early_stopping"}
+    own |= {"train_seconds": 2.34}
     write_cell(folder, "yolo", "uniform", 0, 5.0, **own)
     write_cell(folder, "yolo", "uniform", 1, finished=False)
     (folder / "seed=9,left_out").mkdir()

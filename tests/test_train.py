@@ -617,12 +617,12 @@ SLOW_EPOCHS = [*INTERRUPTED, "data.batch_size=1", "data.train_samples=100", "nam
 def test_a_killed_process_resumes_to_the_same_figures(
     run_command: CommandServer, tmp_path: Path
 ) -> None:
-    cfg = compose(SLOW_EPOCHS)
-    reference = train(cfg, tmp_path / "reference", "cnn")
+    asked = [*SLOW_EPOCHS, "data.train_samples=30", "trainer.max_epochs=8"]
+    reference = train(compose(asked), tmp_path / "reference", "cnn")
     folder = tmp_path / "outputs/runs/victim"
     last = folder / "checkpoints/last.ckpt"
 
-    begun = run_command.begin("train", *SLOW_EPOCHS, cwd=tmp_path)
+    begun = run_command.begin("train", *asked, cwd=tmp_path)
     begun.wait_for(last.is_file)
     first = last.stat().st_mtime_ns
     begun.wait_for(lambda: last.stat().st_mtime_ns != first)
@@ -631,11 +631,11 @@ def test_a_killed_process_resumes_to_the_same_figures(
     assert not (folder / "metrics.json").exists()
     assert torch.load(last, weights_only=True)["epoch"] >= 1
 
-    ended = run_command("train", *SLOW_EPOCHS, cwd=tmp_path)
+    ended = run_command("train", *asked, cwd=tmp_path)
     assert ended.code == 0, ended.stderr
     assert "continuing" in ended.stdout + (folder / "train.log").read_text()
     assert figures(read_json(folder / "metrics.json")) == figures(reference)
-    assert len(scalars(folder, "train/loss")) <= 5, "it did not resume but start again"
+    assert len(scalars(folder, "train/loss")) <= 9, "it did not resume but start again"
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 from PIL import Image
 from sweeps import cell, columns, images_of, table
 
@@ -20,7 +22,6 @@ from pixel_spotter.reporting.figures import (
     frontier,
     predictions,
 )
-from pixel_spotter.reporting.figures.error_maps import ERROR_RANGE_PX
 from pixel_spotter.reporting.groups import Group, group_runs
 
 
@@ -80,6 +81,9 @@ def boxes_of(figure: Figure) -> dict[str, Any]:
     figure.draw_without_rendering()
     (axes,) = figure.axes
     centres = [axes.transData.transform(one.get_offsets()[0]) for one in axes.collections]
+    ends = [pair for line in axes.lines for pair in pairwise(np.asarray(line.get_xydata()))]
+    others = [Bbox(axes.transData.transform(pair)) for pair in ends]  # all upright or level
+    others += [text.get_window_extent() for text in axes.texts if not hasattr(text, "xy")]
     boxes = {name: Text.get_window_extent(text) for name, text in names_in(axes).items()}
     for name, box in boxes.items():
         gaps = [
@@ -87,6 +91,7 @@ def boxes_of(figure: Figure) -> dict[str, Any]:
             for x, y in centres
         ]
         assert min(gaps) > 6, f"{name} covers a marker"
+        assert not any(map(box.overlaps, others)), f"{name} covers a line, or the floor"
         for other, covered in boxes.items():
             assert other == name or not box.overlaps(covered), f"{name} covers {other}"
         assert axes.bbox.x0 <= box.x0 < box.x1 <= axes.bbox.x1, name
@@ -120,6 +125,20 @@ def test_names_cover_nothing_however_the_models_lie(seed: int) -> None:
         for k in range(18)
     ]
     assert len(boxes_of(frontier.draw(groups(*cells)))) >= 6
+
+
+def test_names_leave_the_floor_in_its_corner_legible() -> None:
+    """There is room to the right, to the left and above for others only."""
+    places = [(2, 1.0), (2.4, 1.0), (1.7, 1.0), (2, 1.15), (60, 9.0)]
+    cells = [timed(f"model_{k}", error, seconds) for k, (seconds, error) in enumerate(places)]
+    closed = [
+        timed(name, 0.0, 1, parameters=0) for name in ("argmax", "centre_of_mass", "centroid")
+    ]
+    figure = frontier.draw(groups(*cells, *closed))
+    assert boxes_of(figure).keys() >= {"model_0", "model_4"}
+    assert any(
+        text.get_text().startswith("floor: argmax (0 px), ") for text in figure.axes[0].texts
+    )
 
 
 def test_markers_without_a_name_are_not_covered_either() -> None:
@@ -293,6 +312,9 @@ def test_error_map_has_the_errors_where_they_were_made() -> None:
     np.testing.assert_allclose(shown_in(axes), [[5, np.nan, np.nan], [np.nan, np.nan, 1.5]])
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("x (px)", "y (px)")
     assert axes.get_ylim() == (1.5, -0.5)  # y grows downwards
+    (untested,) = axes.patches
+    assert to_hex(untested.get_facecolor()) == "#dfe1e3"
+    assert untested.get_bbox().bounds == (-0.5, -0.5, 3, 2)
     assert figure.axes[1].get_ylabel() == "error (px)"
 
 
@@ -316,8 +338,8 @@ def test_each_map_is_its_own_group_s() -> None:
         shown_in(figure.axes[0]), [[5, np.nan, np.nan], [np.nan, np.nan, 1.0]]
     )
     assert figure.axes[1].images[0].get_array().shape == (16, 16)
-    assert {axes.images[0].norm.vmin for axes in figure.axes[:2]} == {ERROR_RANGE_PX[0]}
-    assert {axes.images[0].norm.vmax for axes in figure.axes[:2]} == {ERROR_RANGE_PX[1]}
+    assert {axes.images[0].norm.vmin for axes in figure.axes[:2]} == {0.01}
+    assert {axes.images[0].norm.vmax for axes in figure.axes[:2]} == {30}
 
 
 # The worst predictions
