@@ -4,18 +4,24 @@ import importlib
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
+from PIL import Image
 
+PARTICLES = ROOT.parent / "shared/data/stuck_particles.tif"
 OURS = ["our phasor", "our maximum_likelihood"]
 
 
 @pytest.fixture
 def peers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    pytest.importorskip("threadpoolctl")
+    return benchmark("peers", monkeypatch)
+
+
+def benchmark(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return importlib.import_module("peers")
+    return importlib.import_module(name)
 
 
 def test_peers_measures_what_is_installed(peers: ModuleType, tmp_path: Path) -> None:
@@ -37,3 +43,45 @@ def test_peers_measures_what_is_installed(peers: ModuleType, tmp_path: Path) -> 
     assert crowded["our maximum_likelihood_pair"] < 1.3 < crowded["our maximum_likelihood"]
     text = (tmp_path / "peers.md").read_text()
     assert text.count("| our phasor |") == 4
+
+
+@pytest.fixture
+def stuck_particles(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return benchmark("stuck_particles", monkeypatch)
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    """Five frames of particles that stay, of 4,000 photons each: 8 photons a count."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:130, :130]
+    image = np.full((130, 130), 300.0)
+    for at_x, at_y in [(30 + 24 * k % 73, 20 + 18 * (k // 3)) for k in range(15)]:
+        away = (x - at_x - rng.uniform(-0.5, 0.5)) ** 2 + (y - at_y - rng.uniform(-0.5, 0.5)) ** 2
+        image = image + 4000 / (2 * np.pi * 1.2**2) * np.exp(-away / (2 * 1.2**2))
+    frames = (rng.poisson(image, (5, 130, 130)) / 8 + 300).round().astype(np.uint16)
+    first, *others = (Image.fromarray(frame) for frame in frames)
+    first.save(tmp_path / "film.tif", save_all=True, append_images=others)
+    return tmp_path / "film.tif"
+
+
+def test_particles_that_stay_scatter_by_the_bound(stuck_particles: ModuleType, film: Path) -> None:
+    gain, offset = stuck_particles.calibrate(stuck_particles.read_frames(film))
+    assert gain == pytest.approx(8, rel=0.25)
+    assert offset == pytest.approx(300, abs=10)
+    table = stuck_particles.main([str(film), "--only", "our maximum_likelihood, ", "our centre"])
+    fit, mass = table["our maximum_likelihood, width known"], table["our centre_of_mass"]
+    assert fit["scatter"] / fit["bound"] == pytest.approx(1, abs=0.2)
+    assert fit["within_68"] == pytest.approx(0.68, abs=0.15)
+    assert fit["follows"] == pytest.approx(1, abs=0.05)
+    assert mass["follows"] < 0.5
+
+
+@pytest.mark.skipif(not PARTICLES.is_file(), reason="needs the frames of stuck particles")
+def test_a_real_camera(stuck_particles: ModuleType) -> None:
+    fit = stuck_particles.main([str(PARTICLES), "--only", "our maximum_likelihood, "])
+    figures = fit["our maximum_likelihood, width known"]
+    assert figures["low"] < 0.083 < figures["high"]
+    assert figures["no_answer"] == 0
+    assert figures["follows"] == pytest.approx(1, abs=0.02)
+    assert figures["within_68"] == pytest.approx(0.68, abs=0.08)
