@@ -46,6 +46,7 @@ def test_there_are_no_other_figures() -> None:
     assert [*figures(PRED, TRUE)] == [*BY_HAND]
     others = {"box_iou", "member_rmse_px", "spread_error_correlation"}
     others |= {"bound_px", "efficiency", "coverage_68", "coverage_95", "found"}
+    others |= {"bias_phase_px"}
     assert {figure.name for figure in FIGURES} == {*BY_HAND} | others
 
 
@@ -264,3 +265,39 @@ def test_what_was_not_found_has_no_error() -> None:
     assert found["found"] == 0.75
     assert found["count"] == 4
     assert found["max_error_px"] == 1
+
+
+def between_pixels(count: int = 4000) -> torch.Tensor:
+    return 2 + 20 * torch.rand(count, 2, generator=torch.Generator().manual_seed(0)).double()
+
+
+def test_pixel_locking_is_an_amplitude_over_each_pixel() -> None:
+    """Of its own axis, whatever its phase, apart from a constant and from other periods."""
+    true = between_pixels()
+    angle = 2 * torch.pi * true
+    assert figures(true + 0.1 * angle.sin(), true)["bias_phase_px"] == pytest.approx(0.1)
+    both = torch.stack([0.3 + 0.06 * angle[:, 0].cos(), 0.08 * (angle[:, 1] + 1).sin()], dim=1)
+    found = figures(true + both, true)["bias_phase_px"]
+    assert found == pytest.approx(((0.06**2 + 0.08**2) / 2) ** 0.5)
+    for other in (angle.flip(1).sin(), (angle / 2).sin(), (2 * angle).cos()):
+        assert figures(true + 0.1 * other, true)["bias_phase_px"] < 0.1 * 3 / 4000**0.5
+
+
+def test_pixel_locking_is_free_of_what_noise_leaves() -> None:
+    true, rng = between_pixels(400), torch.Generator().manual_seed(1)
+    locked = 0.02 * (2 * torch.pi * true).sin()
+    found = []
+    for bias in (0 * locked, locked):
+        runs = (true + bias + 0.1 * torch.randn(400, 2, generator=rng) for _ in range(200))
+        found.append(torch.tensor([figures(run, true)["bias_phase_px"] for run in runs]))
+    assert (found[0] == 0).double().mean().item() == pytest.approx(0.594, abs=0.1)  # chi² of 4
+    assert found[0].max() < 4 * 0.1 / 400**0.5
+    assert found[1].square().mean().sqrt().item() == pytest.approx(0.02, rel=0.03)
+
+
+def test_whole_pixels_and_a_handful_of_spots_have_no_phase() -> None:
+    assert "bias_phase_px" not in figures(TRUE + 0.1, TRUE)
+    halves = torch.arange(20.0).view(10, 2) / 2
+    assert "bias_phase_px" not in figures(halves + 0.1, halves)
+    true = between_pixels(3)
+    assert "bias_phase_px" not in figures(true + 0.1, true)
