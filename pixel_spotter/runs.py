@@ -25,6 +25,7 @@ METRICS = "metrics.json"
 PREDICTIONS = "predictions.csv"
 EPOCHS = "epochs.csv"
 WORST = "worst.npz"
+SHOWN = "shown.npz"
 FAILURE = "failure.txt"
 PLAN = "plan.json"
 LOCK = ".lock"
@@ -146,16 +147,16 @@ def read_predictions(run_dir: Path) -> Columns:
     return columns
 
 
-def write_worst(run_dir: Path, columns: Columns, images: Tensor) -> None:
-    """Keep the images (K, H, W) of the worst predictions, and their columns, (K,) each."""
-    with atomic_write(run_dir / WORST) as temporary:
+def write_images(run_dir: Path, name: str, columns: Columns, images: Tensor) -> None:
+    """Keep images (K, H, W) and the columns of their predictions, (K,) each: `WORST`, `SHOWN`."""
+    with atomic_write(run_dir / name) as temporary:
         arrays: dict[str, Any] = {name: column.numpy() for name, column in columns.items()}
         np.savez_compressed(temporary, image=images.numpy(), **arrays)
 
 
-def read_worst(run_dir: Path) -> tuple[Columns, Tensor]:
-    """Read the columns and images (K, H, W) of a run's worst predictions, if it kept any."""
-    path = run_dir / WORST
+def read_images(run_dir: Path, name: str) -> tuple[Columns, Tensor]:
+    """Read the columns of predictions and their images (K, H, W), if a run kept any."""
+    path = run_dir / name
     if not path.is_file():  # version 0.1 kept none
         return {}, torch.zeros(0, 0, 0)
     with _undamaged(path), np.load(path, allow_pickle=False) as arrays:

@@ -237,6 +237,8 @@ def run(cfg: DictConfig) -> float | None:
     model_name = hydra_cfg.runtime.choices["model"]
     if cfg.model.get("weights", "given") is None:
         model_name = f"{model_name.removesuffix('_scratch')}_scratch"
+    if model_name == "closed_form":
+        model_name = cfg.model.estimator
     if cfg.trainer.fast_dev_run:
         dry_run(cfg, model_name)
         return None

@@ -121,7 +121,7 @@ def write_cell(
         pred = [[1.0 + error, 2.0], [3.0, 4.0 + error], [15.0 - error, 0.0]]
         predictions = columns(pred, true)
         runs.write_predictions(folder, predictions)
-        runs.write_worst(folder, predictions, images_of(predictions))
+        runs.write_images(folder, runs.WORST, predictions, images_of(predictions))
         runs.write_metrics(folder, metrics_of(model, split, seed, predictions, **figures))
     return folder
 

@@ -1,17 +1,21 @@
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from conftest import CPU, ModelFiles, choices, compose
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
+from pixel_spotter import estimators
 from pixel_spotter.cli.help import CONF_DIR
 from pixel_spotter.cli.mistakes import instantiate
 from pixel_spotter.data.base import PointData
+from pixel_spotter.data.spots import SpotDataModule
 from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.solved import SolvedRegressor
 from pixel_spotter.train import make
@@ -211,3 +215,50 @@ def test_a_model_trains_as_its_recipe_says_in_every_comparison(model: str) -> No
     assert cfg == compose([f"experiment={experiment}", f"recipe={model}", f"model={model}"])
     told = compose([f"model={model}", "optim.lr=0.5", "trainer.max_epochs=3"])
     assert (told.optim.lr, told.trainer.max_epochs) == (0.5, 3), "the command line wins"
+
+
+def lens_with_coma(side: int = 65, per_px: int = 5) -> np.ndarray:
+    """Light behind a round pupil with a coma of 0.3 rad, which counts as none (Maréchal: 0.45)."""
+    at = np.linspace(-1, 1, 101)
+    x, y = np.meshgrid(at, at)
+    squared = x**2 + y**2
+    pupil = np.where(squared <= 1, np.exp(0.3j * math.sqrt(8) * (3 * squared - 2) * x), 0)
+    place = (np.arange(side) - side // 2) / per_px
+    shift = 0.0
+    for _ in range(30):  # until the centre of its light lies at the array's
+        to_x, to_y = (np.exp(1.34j * np.outer(place + s, at)) for s in (shift, 0.0))
+        light = np.abs(to_y @ pupil @ to_x.T) ** 2
+        light /= light.sum()
+        shift += (light.sum(axis=0) * place).sum()
+    return light
+
+
+def test_the_studies_lens_is_what_its_formula_gives() -> None:
+    shipped, light = np.load(CONF_DIR / "psf/coma.npy"), lens_with_coma()
+    assert shipped.dtype == np.float32
+    np.testing.assert_allclose(shipped, light, atol=1e-8)
+    assert (light.sum(axis=0) * np.arange(65)).sum() == pytest.approx(32)
+
+
+@pytest.mark.parametrize("scenario", choices("scenario"))
+def test_a_scenario_makes_spots(scenario: str) -> None:
+    cfg = compose(["experiment=hard_spots", f"scenario={scenario}", "model.estimator=phasor"])
+    data, model = check_all_is_made(cfg)
+    assert isinstance(data, SpotDataModule)
+    assert data.photons == (300, 10_000)
+    assert data.counts["test"] == 20_000
+    assert model.size == (21, 21)
+    assert data.psf.has_width == ("psf" not in scenario)
+    assert cfg.model.psf.name == ("measured" if scenario == "measured_psf" else "gaussian")
+    hard = (data.margin_px == 0, *data.chances, data.camera.read_noise, not data.psf.has_width)
+    assert sum(map(bool, hard)) == (scenario != "isolated"), "one thing makes it hard"
+
+
+def test_the_hard_spots_are_all_scenarios_and_estimators() -> None:
+    easy, hard = (
+        OmegaConf.load(CONF_DIR / f"experiment/{name}.yaml").hydra.sweeper.params
+        for name in ("spots", "hard_spots")
+    )
+    assert sorted(hard.scenario.split(",")) == choices("scenario")
+    listed = easy["model.estimator"].split(",")
+    assert {*listed} == {*estimators.__all__} - {"argmax", "centre_of_mass"}

@@ -489,7 +489,7 @@ def test_truths_between_pixels_up_to_the_edges_of_the_image(tmp_path: Path) -> N
     )
     inside = {name: values.clamp(-0.5, 15.49) for name, values in tested.items()}
     runs.write_predictions(folder, tested)
-    runs.write_worst(folder, tested, images_of(inside))
+    runs.write_images(folder, runs.WORST, tested, images_of(inside))
     runs.write_metrics(folder, metrics_of("cnn", "uniform", 0, tested))
     write_report(tmp_path)
     assert (tmp_path / "report/worst_uniform.png").is_file()

@@ -166,15 +166,15 @@ def test_predictions_of_version_0_1(tmp_path: Path) -> None:
     }
 
 
-def test_the_worst_are_read_as_they_were_written(tmp_path: Path) -> None:
+def test_kept_images_are_read_as_they_were_written(tmp_path: Path) -> None:
     columns = {"sample": torch.tensor([7, 2]), "x": torch.tensor([-0.3, 15.5])}
     images = torch.rand(2, 3, 4)
-    runs.write_worst(tmp_path, columns, images)
-    found, found_images = runs.read_worst(tmp_path)
+    runs.write_images(tmp_path, runs.SHOWN, columns, images)
+    found, found_images = runs.read_images(tmp_path, runs.SHOWN)
     assert found.keys() == columns.keys()
     assert all(torch.equal(found[name], column) for name, column in columns.items())
     assert torch.equal(found_images, images)
-    none, no_images = runs.read_worst(tmp_path / "of version 0.1")
+    none, no_images = runs.read_images(tmp_path / "of version 0.1", runs.SHOWN)
     assert (none, len(no_images)) == ({}, 0)
 
 
@@ -212,7 +212,7 @@ READERS = {
     runs.METRICS: runs.read_metrics,
     runs.PREDICTIONS: runs.read_predictions,
     runs.EPOCHS: runs.read_epochs,
-    runs.WORST: runs.read_worst,
+    runs.WORST: lambda folder: runs.read_images(folder, runs.WORST),
     runs.PLAN: runs.read_plan,
     runs.CONFIG: runs.read_config,
 }

@@ -46,7 +46,8 @@ FIGURES = [
 ]
 OTHERS = [
     *("test/seen_in_training", "model", "split", "seed", "epochs", "ended", "lr", "parameters"),
-    *("train_seconds", "train_images_per_second", "device", "precision", "versions"),
+    *("train_seconds", "train_images_per_second", "test_images_per_second"),
+    *("device", "precision", "versions"),
 ]
 
 
@@ -114,7 +115,7 @@ class TestRunFolder:
             assert tiny_run.metrics[f"test/{name}"] == value, name
 
     def test_the_worst_predictions_are_kept_with_their_images(self, tiny_run: Run) -> None:
-        columns, images = runs.read_worst(tiny_run.folder)
+        columns, images = runs.read_images(tiny_run.folder, runs.WORST)
         predictions = runs.read_predictions(tiny_run.folder)
         errors = metrics.errors_px(predictions)
         assert columns["sample"].tolist() == errors.argsort(descending=True)[:8].tolist()

@@ -29,6 +29,7 @@ _TEXTS = ("name", "checkpoint", "images", "output", "sweep", "start_from")
 """Keys whose values are names and paths: taken as they are, not read as Hydra's syntax."""
 
 OmegaConf.register_new_resolver("folder_name", runs.folder_name, replace=True)
+OmegaConf.register_new_resolver("conf_file", lambda name: str(CONF_DIR / name), replace=True)
 
 
 def run_command(command: str, task: Callable[[DictConfig], Any]) -> None:

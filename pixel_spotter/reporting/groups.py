@@ -23,6 +23,10 @@ BASELINE = "baseline"
 """The label of the runs whose settings most of a model's runs share."""
 
 
+_NAMED = ("model", "model.estimator", "data.split", "scenario")
+"""What a cell sets and is named by: its model and its split."""
+
+
 class Estimate(NamedTuple):
     """A mean over seeds, and half the width of its 95% interval: None where there is one value."""
 
@@ -235,7 +239,7 @@ def _open_groups(groups: Sequence[Group], unfinished: Sequence[Unfinished]) -> l
         key = place(cell.model, cell.split, cell.overrides)
         if key not in places:
             rest = dict(pair for pair in key[2:] if pair not in common)
-            label = {k: v for k, v in rest.items() if k not in ("model", "data.split")}
+            label = {k: v for k, v in rest.items() if k not in _NAMED}
             places[key] = Group(cell.model, _label(label, label), cell.split, pd.DataFrame())
             opened.append(places[key])
         places[key].unfinished.append(cell)

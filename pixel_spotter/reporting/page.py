@@ -12,13 +12,28 @@ import pandas as pd
 
 from pixel_spotter import metrics, runs
 from pixel_spotter.reporting import groups as grouping
-from pixel_spotter.reporting.figures import curves, error_maps, frontier, predictions
+from pixel_spotter.reporting.figures import (
+    coverage,
+    curves,
+    efficiency,
+    error_maps,
+    examples,
+    frontier,
+    over_bound,
+    phase,
+    photons,
+    predictions,
+    speed,
+)
 from pixel_spotter.reporting.groups import Group, splits_of, texts
 from pixel_spotter.reporting.section import Entry, Section
 from pixel_spotter.reporting.table import MEAN_ERROR, SEEN, Sweep, Unfinished, is_figure
 from pixel_spotter.reporting.verdict import judge, seconds
 
-FIGURES = (frontier, curves, error_maps, predictions)
+FIGURES = (
+    *(frontier, photons, efficiency, over_bound, coverage, phase, speed, examples),
+    *(curves, error_maps, predictions),
+)
 """The pictures, in the order in which they are shown."""
 
 Writes = tuple[str, Callable[..., str]]

@@ -19,6 +19,9 @@ SEEDS = ("seed", "data.seed")
 _STEPWISE = ("optim", "scheduler", "early_stopping", "trainer.max_epochs", "trainer.min_epochs")
 """Settings, and groups of them, that a solved model does not use: its ``lr`` is null."""
 
+_SCENE = ("data.", "camera.", "psf.")
+"""Groups of settings that a scenario makes."""
+
 _NEEDED = (
     *(f"test/{name}_error_px" for name in ("mean", "median", "p95", "max")),
     *("test/hit_rate", "test/within_1px", SEEN),
@@ -118,8 +121,9 @@ def _read_run(folder: Path) -> dict[str, Any]:
     metrics, file = runs.read_metrics(folder), folder / runs.METRICS
     if not (folder / runs.CONFIG).is_file():
         raise UserError(f"{folder} is no training run's: it lacks {runs.CONFIG}")
+    overrides = _read_overrides(folder)
     if metrics.get("split", "") is None:  # of data that are not shared out
-        metrics["split"] = "all"
+        metrics["split"] = overrides.get("scenario", "all")
     lacking = [key for key in ("model", "split") if not isinstance(metrics.get(key), str)]
     lacking += [key for key in _NEEDED if not is_figure(metrics.get(key))]
     if lacking:
@@ -134,13 +138,16 @@ def _read_run(folder: Path) -> dict[str, Any]:
     if outside.any() or len(truth) != metrics.get("test/count", len(truth)):
         raise UserError(f"{folder / runs.PREDICTIONS} does not fit {runs.METRICS} beside it")
     settings = runs.settings_of(runs.read_config(folder))
+    if "scenario" in overrides:  # its name stands for them
+        follow = [key for key in settings if key.startswith(_SCENE) and key not in overrides]
+        settings = {key: value for key, value in settings.items() if key not in (*follow,)}
     return {
         "cell": folder.name,
         **metrics,
         "folder": folder,
         "settings": telling(settings, solved=metrics.get("lr", 0) is None),
         "seeds": repr([settings.get(key) for key in SEEDS]),
-        "overrides": _read_overrides(folder),
+        "overrides": overrides,
         "predictions": predictions,
     }
 
@@ -165,6 +172,9 @@ def _unfinished(
     if (folder / runs.HYDRA).is_file():  # an ablation chooses its model
         hydra = runs.settings_of(runs.read_yaml(folder / runs.HYDRA) or {})
         known["model"] = hydra.get("hydra.runtime.choices.model", known.get("model"))
+    if known.get("model") == "closed_form":
+        known["model"] = known.get("model.estimator")
+    known.setdefault("data.split", known.get("scenario"))
     model, split = (
         known.get(key) or (column.iloc[0] if column.nunique() == 1 else "unknown")
         for key, column in (("model", table["model"]), ("data.split", table["split"]))

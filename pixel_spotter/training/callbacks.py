@@ -67,6 +67,37 @@ class TimeLimit(Timer):
             self._duration += self._offset  # the time of earlier commands
 
 
+class Stopwatch(Callback):
+    """Measures how fast a device answers in a test: the images are there before it starts.
+
+    The first batch, in which everything warms up, counts only if there is no other.
+    """
+
+    def __init__(self) -> None:
+        self.laps: list[tuple[int, float]] = []
+
+    @property
+    def images_per_second(self) -> float:
+        """Return how many images were answered in a second, over all batches."""
+        laps = self.laps[1:] or self.laps
+        return sum(images for images, _ in laps) / sum(seconds for _, seconds in laps)
+
+    def on_test_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
+        self.start_s = _now(trainer)
+
+    def on_test_batch_end(
+        self, trainer: L.Trainer, model: L.LightningModule, outputs: Any, batch: Any, *args: Any
+    ) -> None:
+        self.laps.append((len(batch.samples), _now(trainer) - self.start_s))
+
+
+def _now(trainer: L.Trainer) -> float:
+    """Return the time, s, when a device has done all that it was told."""
+    if trainer.strategy.root_device.type == "cuda":
+        torch.cuda.synchronize(trainer.strategy.root_device)
+    return time.perf_counter()
+
+
 class EpochTable(Callback):
     """Keeps what is logged of each epoch in a run's ``epochs.csv``, and says it in the log."""
 

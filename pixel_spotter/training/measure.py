@@ -16,12 +16,13 @@ from pixel_spotter.metrics import FIGURES, errors_px
 from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.reporting.figures.drawing import save
 from pixel_spotter.reporting.figures.predictions import run_pictures
+from pixel_spotter.training.callbacks import Stopwatch
 
 _WORST = 8
 """So many of the worst predictions are kept with their images."""
 
 _SHOWN = 12
-"""So many predictions are drawn over their images."""
+"""So many predictions are drawn over their images, which are kept as well."""
 
 _PRINTED = ("mean_error_px", "median_error_px", "p95_error_px", "max_error_px", "hit_rate")
 """The figures that a command prints; the others are in its files."""
@@ -40,19 +41,19 @@ def measure(
     Returns:
         What ``metrics.json`` says of any tested model.
     """
+    watch = Stopwatch()
+    trainer.callbacks.append(watch)  # type: ignore[attr-defined]
     trainer.test(model, data, ckpt_path=checkpoint, verbose=False)
     split = data.hparams.get("split")  # data of another kind may have none
     columns = model.columns["test"]
     if trainer.is_global_zero:
         runs.write_predictions(run_dir, columns)
         worst = errors_px(columns).nan_to_num(-1).argsort(descending=True)[:_WORST]
-        runs.write_worst(
-            run_dir,
-            {name: column[worst] for name, column in columns.items()},
-            data.batch("test", 0, columns["sample"][worst]).image[:, 0],
-        )
         shown = torch.unique(torch.linspace(0, len(columns["x"]) - 1, _SHOWN).long())
-        images = data.batch("test", 0, columns["sample"][shown]).image[:, 0]
+        for name, rows in ((runs.WORST, worst), (runs.SHOWN, shown)):
+            images = data.batch("test", 0, columns["sample"][rows]).image[:, 0]
+            kept = {column: values[rows] for column, values in columns.items()}
+            runs.write_images(run_dir, name, kept, images)
         title = f"{model.name}, {split} split" if split else model.name
         for name, figure in run_pictures(columns, data.size, images, shown, title).items():
             save(figure, run_dir / f"{name}.png")
@@ -63,6 +64,7 @@ def measure(
     return {
         **{f"test/{name}": value for name, value in model.figures["test"].items()},
         "test/seen_in_training": data.seen_in_training(trained_on),
+        "test_images_per_second": round(watch.images_per_second, 1),
         "model": model.name,
         "split": split,
         "image_size": list(data.size),

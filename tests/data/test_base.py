@@ -73,6 +73,14 @@ def test_two_devices_see_what_one_with_larger_batches_sees(split: str) -> None:
 def test_predictions_are_of_every_sample_once_with_its_truth_exactly(run: Run) -> None:
     columns = runs.read_predictions(run.folder)
     assert [*columns] == ["sample", "x", "y", "x_true", "y_true", "photons_true"]
+
+
+def test_images_from_all_over_the_test_are_kept_too(run: Run) -> None:
+    columns, images = runs.read_images(run.folder, runs.SHOWN)
+    assert columns["sample"].tolist() == [0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44]
+    assert torch.equal(images, NoisyPoints().batch("test", 0, columns["sample"]).image[:, 0])
+    predictions = runs.read_predictions(run.folder)
+    assert torch.equal(columns["x"], predictions["x"][columns["sample"]])
     assert columns["sample"].tolist() == [*range(45)]
     truth = NoisyPoints().truth("test", 0, torch.arange(45))
     for name, column in truth.items():
@@ -93,7 +101,7 @@ def test_the_figures_are_those_of_the_file(run: Run) -> None:
 
 
 def test_the_worst_images_are_kept_as_they_were_with_their_noise(run: Run) -> None:
-    columns, images = runs.read_worst(run.folder)
+    columns, images = runs.read_images(run.folder, runs.WORST)
     worst = errors_px(runs.read_predictions(run.folder)).argsort(descending=True)[:8]
     assert columns["sample"].tolist() == worst.tolist()
     assert torch.equal(images, NoisyPoints().batch("test", 0, worst).image[:, 0])

@@ -348,7 +348,7 @@ def test_each_map_is_its_own_group_s() -> None:
 def kept(folder: Path, seed: int, pred: list[list[float]], true: list[list[float]]) -> Any:
     own = folder / str(seed)
     tested = columns(pred, true)
-    runs.write_worst(own, tested, images_of(tested))
+    runs.write_images(own, runs.WORST, tested, images_of(tested))
     return cell("cnn", seed=seed, folder=own)
 
 

@@ -15,7 +15,7 @@ from pixel_spotter.metrics import figures_of
 from pixel_spotter.models.loading import load_model
 from pixel_spotter.simulation.pixels import render_pixels
 from pixel_spotter.train import train
-from pixel_spotter.training.callbacks import SeedEachEpoch
+from pixel_spotter.training.callbacks import SeedEachEpoch, Stopwatch
 
 
 def drawn(seed: int, epoch: int, rank: int = 0) -> float:
@@ -66,3 +66,15 @@ def test_epochs_are_on_the_dashboards_axis(tiny_run: Run) -> None:
             steps.setdefault(tag, []).extend(e.step for e in accumulator.Scalars(tag))
     for tag in ("train/loss", "lr", "val/mean_error_px"):
         assert steps[tag] == [0, 1], tag
+
+
+def test_speed_is_that_of_answers_once_warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")))
+    watch, clock_s = Stopwatch(), iter([0.0, 9.0, 100.0, 101.0, 200.0, 200.5])
+    monkeypatch.setattr("pixel_spotter.training.callbacks.time.perf_counter", lambda: next(clock_s))
+    for k, count in enumerate((512, 512, 88)):
+        watch.on_test_batch_start(trainer)
+        watch.on_test_batch_end(trainer, trainer, None, SimpleNamespace(samples=torch.zeros(count)))
+        if k == 0:
+            assert watch.images_per_second == pytest.approx(512 / 9)
+    assert watch.images_per_second == pytest.approx(600 / 1.5)

@@ -51,10 +51,13 @@ def panels(
     return figure, grid[: len(titles)]
 
 
-def legend(figure: Figure, colours: Mapping[str, str]) -> None:
-    """Name the colours of a figure's lines below it."""
-    lines = [Line2D([], [], color=colour, label=name) for name, colour in colours.items()]
-    columns = max(1, int(figure.get_figwidth() * 10 / (6 + max(map(len, colours)))))
+def legend(figure: Figure, styles: Mapping[str, str | Mapping[str, Any]]) -> None:
+    """Name a figure's lines below it, by their colours or all that they are drawn with."""
+    kinds = {
+        k: {"color": style} if isinstance(style, str) else style for k, style in styles.items()
+    }
+    lines = [Line2D([], [], label=name, **style) for name, style in kinds.items()]
+    columns = max(1, int(figure.get_figwidth() * 10 / (6 + max(map(len, styles)))))
     figure.legend(handles=lines, loc="outside lower center", ncols=columns, frameon=False)
 
 

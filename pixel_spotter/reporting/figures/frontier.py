@@ -46,7 +46,7 @@ def draw(groups: Sequence[Group]) -> Figure:
     legend(figure, colours)
     figure.draw_without_rendering()  # names are placed when the panels have their places
     for axes, own in zip(grid, points, strict=True):
-        _write_names(axes, own)
+        write_names(axes, own)
     return figure
 
 
@@ -92,7 +92,7 @@ def _draw_split(axes: Axes, groups: Sequence[Group], colours: Mapping[str, str])
     return [points[k] for k in front] if crowded else points
 
 
-def _write_names(axes: Axes, points: Sequence[Point]) -> None:
+def write_names(axes: Axes, points: Sequence[Point]) -> None:
     """Write each name where it is free of markers, lines and other names, and lead a line to it.
 
     A name that finds no such place within the axes is left out: the colours are named below.

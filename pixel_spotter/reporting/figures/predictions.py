@@ -54,7 +54,7 @@ def sections(groups: Sequence[Group]) -> list[Section]:
 
 def worst_of(group: Group) -> list[Miss]:
     """Return the largest errors over all seeds, each position once, the worst first."""
-    kept = [runs.read_worst(folder) for folder in group.runs["folder"]]
+    kept = [runs.read_images(folder, runs.WORST) for folder in group.runs["folder"]]
     misses = [miss for columns, images in kept if columns for miss in _misses(columns, images)]
     misses.sort(key=lambda miss: miss.error)
     once = {tuple(pixel_of(miss.xy_true[None])[0].tolist()): miss for miss in misses}

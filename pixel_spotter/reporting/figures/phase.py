@@ -1,0 +1,64 @@
+"""Pixel locking: the mean error of spots against where in their pixel they lie."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pixel_spotter.metrics import pixels
+from pixel_spotter.reporting.figures import bins
+from pixel_spotter.reporting.figures.drawing import INK, panels, styled
+from pixel_spotter.reporting.groups import Group, splits_of
+from pixel_spotter.reporting.section import Section
+
+BINS = 20
+
+_CAPTION = (
+    "Mean error along an axis, both axes together, against where between the edges of its pixel "
+    "(-0.5 and 0.5) the spot lies on that axis, with 95% intervals. The band is a tenth of the "
+    "Cramér-Rao bound. Each panel has a scale of its own; its title says how large the part is "
+    "that repeats with each pixel."
+)
+
+
+def sections(groups: Sequence[Group]) -> list[Section]:
+    """Show a panel for each group with spots between pixels, a picture for each split."""
+    found = []
+    for split in splits_of(groups):
+        own = [group for group in bins.having(groups) if group.split == split]
+        own = [group for group in own if group.figure("test/bias_phase_px")]
+        if own:
+            name, figure = f"phase_{split}", draw(own)
+            found.append(Section("Pixel locking", _CAPTION, split, name=name, figure=figure))
+    return found
+
+
+def bias(group: Group) -> pd.DataFrame:
+    """Return the mean error, px, and its interval by phase: ``at, mean, mean_half``."""
+    spots = bins.spots_of(group)
+    true = pd.concat([spots["x_true"], spots["y_true"]], ignore_index=True)
+    error = pd.concat([spots["error_x"], spots["error_y"]], ignore_index=True)
+    phase = true - np.floor(true + 0.5)
+    edges = np.linspace(-0.5, 0.5, BINS + 1)
+    found = bins.means_in(error, bins.numbered(phase, edges))
+    return found.assign(at=(edges[:-1] + edges[1:])[found.index] / 2)
+
+
+@styled
+def draw(groups: Sequence[Group]) -> Figure:
+    """Draw each group's bias by phase, and the tenth of its bound."""
+    titles = [f"{g.variant}: {pixels(g.mean('test/bias_phase_px'))} px" for g in groups]
+    figure, grid = panels(titles, 3, (3.5, 2.5))
+    for axes, group in zip(grid, groups, strict=True):
+        found, tenth = bias(group), group.mean("test/bound_px") / 10
+        axes.axhspan(-tenth, tenth, color=INK, alpha=0.12, lw=0)
+        axes.axhline(0, color=INK, lw=0.8)
+        style = {"color": "#2f7fd6", "marker": "o", "ms": 3.5, "lw": 1.2}
+        bins.draw_line(axes, found["at"], found, "mean", style)
+        reach = max(2 * tenth, 1.1 * float((found["mean"].abs() + found["mean_half"]).max()))
+        axes.set(xlabel="place in the pixel (px)", ylabel="mean error (px)")
+        axes.set(xlim=(-0.5, 0.5), ylim=(-reach, reach))
+        axes.title.set_fontsize(9)
+        axes.grid()
+    return figure
