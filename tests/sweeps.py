@@ -22,7 +22,7 @@ def columns(pred: Sequence[Sequence[float]], true: Sequence[Sequence[float]]) ->
 
 
 def metrics_of(
-    model: str, split: str, seed: int, predictions: Columns, **others: Any
+    model: str, split: str | None, seed: int, predictions: Columns, **others: Any
 ) -> dict[str, Any]:
     """Return a metrics.json."""
     figures = figures_of(predictions)
@@ -84,7 +84,7 @@ def table(*cells: Mapping[str, Any]) -> pd.DataFrame:
 def write_cell(
     sweep: Path,
     model: str,
-    split: str = "uniform",
+    split: str | None = "uniform",
     seed: int = 0,
     error: float = 1.0,
     settings: dict[str, Any] | None = None,

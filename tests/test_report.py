@@ -5,8 +5,10 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from conftest import CommandServer, read_json
 from PIL import Image
 from sweeps import columns, images_of, metrics_of, plan, write_cell
@@ -632,3 +634,40 @@ def test_a_finished_cell_stays_finished_whatever_failed_in_it_later(tmp_path: Pa
     (write_cell(tmp_path, "cnn") / "failure.txt").write_text("holds a run with other settings")
     sweep = read_sweep(tmp_path)
     assert (len(sweep.runs), sweep.unfinished) == (1, [])
+
+
+def scene(sweep: Path, scenario: str, estimator: str, finished: bool = True, **data: float) -> None:
+    """Write a run of spots, whose data know of no split, as a cell of a grid of scenarios."""
+    settings = {"model.estimator": estimator, **{f"data.{k}": v for k, v in data.items()}}
+    speed: Any = {"test_images_per_second": 7}
+    folder = write_cell(sweep, estimator, None, settings=settings, finished=finished, **speed)
+    chosen = {"model": "closed_form", "model.estimator": estimator, "scenario": scenario}
+    if "test_samples" in data:
+        chosen["data.test_samples"] = str(data["test_samples"])
+    (folder / runs.OVERRIDES).write_text(yaml.safe_dump([f"{k}={v}" for k, v in chosen.items()]))
+
+
+def test_scenarios_are_splits_and_stand_for_their_settings(tmp_path: Path) -> None:
+    for estimator in ("phasor", "centroid"):
+        scene(tmp_path, "isolated", estimator, margin_px=8)
+        scene(tmp_path, "edge", estimator, margin_px=0)
+    scene(tmp_path, "edge", "least_squares", finished=False)
+    report = write_report(tmp_path)
+    assert sorted((g.split, g.variant, len(g.runs), len(g.unfinished)) for g in report.groups) == [
+        ("edge", "centroid", 1, 0),
+        ("edge", "least_squares", 0, 1),
+        ("edge", "phasor", 1, 0),
+        ("isolated", "centroid", 1, 0),
+        ("isolated", "phasor", 1, 0),
+    ]
+    page = (tmp_path / "report.html").read_text()
+    assert [row["model"] for row in ranking(page, "edge")][-1] == "least_squares open"
+    assert {row["tested images/s"] for row in ranking(page, "isolated")} == {"7"}
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_a_grid_of_scenarios_sets_still_tells_apart(tmp_path: Path) -> None:
+    for samples in (10, 20):
+        scene(tmp_path, "edge", "phasor", margin_px=0, test_samples=samples)
+    labels = {group.label for group in write_report(tmp_path).groups}
+    assert labels == {"test_samples=10", "test_samples=20"}

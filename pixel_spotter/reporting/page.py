@@ -44,6 +44,7 @@ _COST: dict[str, Writes] = {
     "parameters": ("parameters", metrics.whole),
     "train_seconds": ("training (s)", seconds),
     "train_images_per_second": ("images/s", metrics.whole),
+    "test_images_per_second": ("tested images/s", metrics.whole),
 }
 
 _PLACES = ("threads", "device")
@@ -65,7 +66,7 @@ _TERMS = {
     "iid": "Independent draws for training and test: many test positions were seen in training.",
     "closed form": "Computed, not trained, without parameters: the floor for the others.",
     "training (s)": "Time of the training epochs. Cells side by side share the machine.",
-    "images/s": "Training images that went through in a second.",
+    "images/s": "Training images that went through in a second; tested: those that were answered.",
 }
 
 
@@ -86,7 +87,8 @@ class Report:
         names = {key: key.removeprefix("test/").replace("_", " ") for key in own}
         known |= {key: (name, metrics.plain) for key, name in names.items()}
         found = [key for key in known if key in table and table[key].map(is_figure).any()]
-        return {key: known[key] for key in found} | _COST
+        cost = {key: writes for key, writes in _COST.items() if key in table}
+        return {key: known[key] for key in found} | cost
 
     def seeds(self) -> str:
         """Say over how many seeds the figures are means."""

@@ -174,7 +174,8 @@ def _unfinished(
         known["model"] = hydra.get("hydra.runtime.choices.model", known.get("model"))
     if known.get("model") == "closed_form":
         known["model"] = known.get("model.estimator")
-    known.setdefault("data.split", known.get("scenario"))
+    if "scenario" in overrides:
+        known["data.split"] = overrides["scenario"]
     model, split = (
         known.get(key) or (column.iloc[0] if column.nunique() == 1 else "unknown")
         for key, column in (("model", table["model"]), ("data.split", table["split"]))

@@ -17,6 +17,9 @@ LEAST = 50
 _SIGMAS = 1.96
 """So many standard errors are half of a 95% interval."""
 
+ALONE = (7.6, 4.6)
+"""The size of a panel that has no other beside it, inches."""
+
 _MARKERS = "osD^vPX*"
 
 

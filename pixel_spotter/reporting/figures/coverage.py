@@ -16,7 +16,7 @@ LEVELS = {0.6827: 1.0, 0.95: 1.96}
 _CAPTION = (
     "How many coordinates lie within 1 and within 1.96 of the deviations that a model predicts, "
     "against the photons of the spot, with 95% intervals. Dashed: 68.3% and 95%, where deviations "
-    "are right; below it they are too small."
+    "are right; below them they are too small. Models stand beside each other at the same photons."
 )
 
 
@@ -46,7 +46,7 @@ def draw(groups: Sequence[Group], shown: Sequence[Group]) -> Figure:
     styles, splits = bins.styles_of(groups), splits_of(shown)
     alone = len(splits) == 1
     titles = [
-        ("" if alone else f"{split}, ") + f"within {deviations:g} deviations"
+        ("" if alone else f"{split}, ") + f"within {deviations:g} sd"
         for split in splits
         for deviations in LEVELS.values()
     ]
@@ -54,9 +54,10 @@ def draw(groups: Sequence[Group], shown: Sequence[Group]) -> Figure:
     places = ((split, *level) for split in splits for level in LEVELS.items())
     for axes, (split, level, deviations) in zip(grid, places, strict=True):
         axes.axhline(100 * level, color=INK, ls="--", lw=1.4)
-        for group in (group for group in shown if group.split == split):
-            found = 100 * covered(group, deviations)
-            bins.draw_line(axes, found["at"] / 100, found, "mean", styles[group.variant])
+        for k, group in enumerate(group for group in shown if group.split == split):
+            found = covered(group, deviations)
+            beside = found["at"] * (1 + 0.02 * k)  # or intervals would cover each other
+            bins.draw_line(axes, beside, 100 * found, "mean", styles[group.variant])
         log_scale(axes, "x")
         axes.set(xlabel="photons", ylabel="covered (%)")
         axes.title.set_fontsize(9)

@@ -29,10 +29,14 @@ _CAPTION = (
 
 
 def sections(groups: Sequence[Group]) -> list[Section]:
-    """Show a map for each group, a picture for each split."""
+    """Show a map for each group but of spots, a picture for each split."""
     found = []
     for split in splits_of(groups):
-        own = [group for group in groups if group.split == split]
+        own = [
+            group for group in groups if group.split == split and not group.figure("test/bound_px")
+        ]
+        if not own:  # spots have pictures of their own
+            continue
         titles = [f"{g.variant}, {pixels(g.error.mean)} px".replace(", ", "\n") for g in own]
         maps = {title: group.error_by_position() for title, group in zip(titles, own, strict=True)}
         name, figure = f"error_{split}", error_sheet(maps)

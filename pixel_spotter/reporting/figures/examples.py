@@ -61,7 +61,7 @@ def examples(group: Group) -> tuple[Columns, Tensor]:
 @styled
 def draw(rows: dict[str, tuple[Columns, Tensor]], scale: int) -> Figure:
     """Draw spots, a row for each name; two rows stand side by side."""
-    figure, grid = panels([""] * SHOWN * len(rows), SHOWN * min(2, len(rows)), (1.2, 1.6))
+    figure, grid = panels([""] * SHOWN * len(rows), SHOWN * min(2, len(rows)), (1.2, 1.75))
     for axes in grid:
         axes.set_axis_off()
     for k, (name, (columns, images)) in enumerate(rows.items()):
@@ -70,13 +70,13 @@ def draw(rows: dict[str, tuple[Columns, Tensor]], scale: int) -> Figure:
         errors = errors_px(columns)
         for row, (axes, image) in enumerate(zip(own, images, strict=False)):
             one = {name: column[row] for name, column in columns.items()}
-            title = f"{one['photons_true']:,.0f} photons\n"
+            title = f"\n\n{one['photons_true']:,.0f} photons\n"
             if errors[row].isfinite():
                 draw_spot(axes, image, one, scale)
-                axes.set_title(f"\n{title}{pixels(float(errors[row]))} px", fontsize=7.5)
+                axes.set_title(f"{title}{pixels(float(errors[row]))} px", fontsize=7.5)
             else:
                 axes.imshow(image, cmap="gray", interpolation="none")
-                axes.set_title(f"\n{title}nothing found", fontsize=7.5)
+                axes.set_title(f"{title}nothing found", fontsize=7.5)
     return figure
 
 

@@ -104,7 +104,7 @@ def draw(
 ) -> Figure:
     """Draw a panel for each split, with a line for each model."""
     styles = bins.styles_of(groups)
-    figure, grid = panels([*by_split], 3, (5.6, 4.2) if len(by_split) == 1 else (3.7, 3.2))
+    figure, grid = panels([*by_split], 3, bins.ALONE if len(by_split) == 1 else (3.7, 3.2))
     for axes, lines in zip(grid, by_split.values(), strict=True):
         axes.axhline(1, color=INK, ls="--", lw=1.4)
         for name, found in lines.items():

@@ -34,7 +34,7 @@ def sections(groups: Sequence[Group]) -> list[Section]:
 def draw(groups: Sequence[Group], shown: Sequence[Group]) -> Figure:
     """Draw a line for each of those shown, and the bound."""
     styles, splits = bins.styles_of(groups), splits_of(shown)
-    figure, grid = panels(splits, 3, (5.6, 4.2) if len(splits) == 1 else (3.7, 3.2))
+    figure, grid = panels(splits, 3, bins.ALONE if len(splits) == 1 else (3.7, 3.2))
     for axes, split in zip(grid, splits, strict=True):
         bounds = {}
         for group in (group for group in shown if group.split == split):
