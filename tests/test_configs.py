@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pixel_spotter import estimators
 from pixel_spotter.cli.help import CONF_DIR
-from pixel_spotter.cli.mistakes import instantiate
+from pixel_spotter.cli.mistakes import instantiate, refuse_unknown_settings
 from pixel_spotter.data.base import PointData
 from pixel_spotter.data.spots import SpotDataModule
 from pixel_spotter.models.base import PointRegressor
@@ -249,7 +249,9 @@ def test_a_scenario_makes_spots(scenario: str) -> None:
     assert data.counts["test"] == 20_000
     assert model.size == (21, 21)
     assert data.psf.has_width == ("psf" not in scenario)
-    assert cfg.model.psf.name == ("measured" if scenario == "measured_psf" else "gaussian")
+    told = {"measured_psf": "measured", "unknown_psf": None}
+    assert OmegaConf.select(cfg, "model.psf.name") == told.get(scenario, "gaussian")
+    assert refuse_unknown_settings(cfg, "train") is cfg
     hard = (data.margin_px == 0, *data.chances, data.camera.read_noise, not data.psf.has_width)
     assert sum(map(bool, hard)) == (scenario != "isolated"), "one thing makes it hard"
 

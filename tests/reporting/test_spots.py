@@ -308,3 +308,17 @@ def test_every_variant_looks_the_same_in_every_picture() -> None:
     assert len({(one["color"], one["marker"]) for one in styles.values()}) == 10
     lines = drawing.colours_of([group.variant for group in own])
     assert {name: one["color"] for name, one in styles.items()} == lines
+
+
+@pytest.mark.parametrize("count", [2, 130, 400])
+@pytest.mark.parametrize("found", [0.4, 1.0])
+def test_few_spots_or_few_that_were_found_make_no_report_fail(count: int, found: float) -> None:
+    more = {"background_true": 1 + WHERE, "sigma_px_true": 1 + WHERE, "sd_x": WHERE, "sd_y": WHERE}
+    columns = {name: column[:: N // count][:count] for name, column in spots(**more).items()}
+    for name in ("x", "y"):
+        columns[name][max(1, int(found * count)) :] = torch.nan
+    (group,) = groups(cell("fit", "all", predictions=columns, test_images_per_second=1.0))
+    for figure in FIGURES:
+        for section in figure.sections([group]):
+            assert section.figure is not None
+            section.figure.draw_without_rendering()

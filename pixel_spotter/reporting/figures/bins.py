@@ -20,13 +20,15 @@ _SIGMAS = 1.96
 ALONE = (7.6, 4.6)
 """The size of a panel that has no other beside it, inches."""
 
+_ERRORS = ["at", "rmse", "rmse_half", "bound", "ratio", "ratio_half"]
 _MARKERS = "osD^vPX*"
 
 
 def having(groups: Sequence[Group], *names: str) -> list[Group]:
-    """Return the groups all of whose predictions have columns, and a bound to be held against."""
+    """Return the groups whose runs have columns and a bound, and found `LEAST` spots or more."""
     needed = {"bound_x", "bound_y", *names}
-    return [g for g in groups if all(needed <= one.keys() for one in g.runs["predictions"])]
+    known = [g for g in groups if all(needed <= one.keys() for one in g.runs["predictions"])]
+    return [g for g in known if spots_of(g)["square"].count() >= LEAST]
 
 
 def spots_of(group: Group) -> pd.DataFrame:
@@ -82,7 +84,7 @@ def errors_in(spots: pd.DataFrame, *bins: np.ndarray) -> pd.DataFrame:
             "at": own["at"].mean(), "rmse": rmse, "rmse_half": halves[0], "bound": bound,
             "ratio": rmse / bound, "ratio_half": halves[1] / bound,
         }  # fmt: skip
-    return pd.DataFrame.from_dict(rows, orient="index")
+    return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=_ERRORS)
 
 
 def means_in(values: pd.Series, bins: np.ndarray) -> pd.DataFrame:

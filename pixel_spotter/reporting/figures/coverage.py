@@ -23,6 +23,7 @@ _CAPTION = (
 def sections(groups: Sequence[Group]) -> list[Section]:
     """Show two panels for each split on which models predict deviations."""
     shown = bins.having(groups, "sd_x", "sd_y", "photons_true")
+    shown = [group for group in shown if len(covered(group, 1.0))]
     if not shown:
         return []
     figure = draw(groups, shown)

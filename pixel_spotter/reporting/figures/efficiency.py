@@ -27,7 +27,7 @@ def sections(groups: Sequence[Group]) -> list[Section]:
     for split in splits_of(groups):
         own = bins.having(groups, "photons_true", "background_true")
         maps = {group.variant: efficiencies(group) for group in own if group.split == split}
-        maps = {name: one for name, one in maps.items() if min(one[0].shape) > 1}
+        maps = {k: one for k, one in maps.items() if np.isfinite(one[0][1:, 1:]).any()}
         if maps:
             best = max(maps.values(), key=lambda one: float(np.nanmedian(one[0])))
             caption, name = _CAPTION.format(np.nanmedian(best[1] / best[0])), f"efficiency_{split}"

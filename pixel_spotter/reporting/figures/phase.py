@@ -27,7 +27,7 @@ def sections(groups: Sequence[Group]) -> list[Section]:
     found = []
     for split in splits_of(groups):
         own = [group for group in bins.having(groups) if group.split == split]
-        own = [group for group in own if group.figure("test/bias_phase_px")]
+        own = [g for g in own if g.figure("test/bias_phase_px") and len(bias(g)) > 1]
         if own:
             name, figure = f"phase_{split}", draw(own)
             found.append(Section("Pixel locking", _CAPTION, split, name=name, figure=figure))
@@ -40,7 +40,8 @@ def bias(group: Group) -> pd.DataFrame:
     true = pd.concat([spots["x_true"], spots["y_true"]], ignore_index=True)
     error = pd.concat([spots["error_x"], spots["error_y"]], ignore_index=True)
     phase = true - np.floor(true + 0.5)
-    edges = np.linspace(-0.5, 0.5, BINS + 1)
+    count = min(BINS, len(true) // (2 * bins.LEAST))
+    edges = np.linspace(-0.5, 0.5, count + 1)
     found = bins.means_in(error, bins.numbered(phase, edges))
     return found.assign(at=(edges[:-1] + edges[1:])[found.index] / 2)
 

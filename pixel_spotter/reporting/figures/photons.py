@@ -1,7 +1,8 @@
 """The error of spots against their brightness, beside what is possible."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from pixel_spotter.reporting.figures import bins
@@ -19,36 +20,39 @@ _CAPTION = (
 
 def sections(groups: Sequence[Group]) -> list[Section]:
     """Show a panel for each split whose spots differ in brightness."""
-    shown = [
-        group
-        for group in bins.having(groups, "photons_true")
-        if bins.spots_of(group)["photons_true"].nunique() > 1
-    ]
-    if not shown:
+    lines = {group: curve(group) for group in bins.having(groups, "photons_true")}
+    lines = {group: line for group, line in lines.items() if len(line) > 1}
+    if not lines:
         return []
-    caption = _CAPTION + bins.lost(shown)
-    return [Section("Error against photons", caption, name="photons", figure=draw(groups, shown))]
+    caption = _CAPTION + bins.lost([*lines])
+    return [Section("Error against photons", caption, name="photons", figure=draw(groups, lines))]
+
+
+def curve(group: Group) -> pd.DataFrame:
+    """Return a group's errors, px, by photons."""
+    spots = bins.spots_of(group)
+    spots["at"] = spots["photons_true"]
+    return bins.errors_in(spots, bins.numbered(spots["at"], bins.edges_of(spots["at"])))
 
 
 @styled
-def draw(groups: Sequence[Group], shown: Sequence[Group]) -> Figure:
-    """Draw a line for each of those shown, and the bound."""
-    styles, splits = bins.styles_of(groups), splits_of(shown)
+def draw(groups: Sequence[Group], lines: Mapping[Group, pd.DataFrame]) -> Figure:
+    """Draw the lines of a report's groups, and the bound."""
+    styles, splits = bins.styles_of(groups), splits_of([*lines])
     figure, grid = panels(splits, 3, bins.ALONE if len(splits) == 1 else (3.7, 3.2))
     for axes, split in zip(grid, splits, strict=True):
         bounds = {}
-        for group in (group for group in shown if group.split == split):
-            spots = bins.spots_of(group)
-            spots["at"] = spots["photons_true"]
-            found = bins.errors_in(spots, bins.numbered(spots["at"], bins.edges_of(spots["at"])))
-            bins.draw_line(axes, found["at"], found, "rmse", styles[group.variant])
-            bounds[found["bound"].round(4).to_numpy().tobytes()] = found
+        for group, found in lines.items():
+            if group.split == split:
+                bins.draw_line(axes, found["at"], found, "rmse", styles[group.variant])
+                bounds[found["bound"].round(4).to_numpy().tobytes()] = found
         for found in bounds.values():
             axes.plot(found["at"], found["bound"], color=INK, ls="--", lw=1.4, zorder=5)
         log_scale(axes, "x")
         log_scale(axes, "y")
         axes.set(xlabel="photons", ylabel="rmse per axis (px)")
         axes.grid()
-    own = {name: style for name, style in styles.items() if name in {g.variant for g in shown}}
+    drawn = {group.variant for group in lines}
+    own = {name: style for name, style in styles.items() if name in drawn}
     legend(figure, {**own, "Cramér-Rao bound": {"color": INK, "ls": "--", "lw": 1.4}})
     return figure

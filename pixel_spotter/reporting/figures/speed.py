@@ -35,27 +35,26 @@ def draw(groups: Sequence[Group], shown: Sequence[Group]) -> Figure:
     """Draw each group as a point with its name."""
     styles, splits = bins.styles_of(groups), splits_of(shown)
     figure, grid = panels(splits, 3, bins.ALONE if len(splits) == 1 else (3.7, 3.2))
-    points = []
     for axes, split in zip(grid, splits, strict=True):
-        own = []
+        points = []
         for group in (group for group in shown if group.split == split):
             style, speed = styles[group.variant], group.mean(SPEED)
             efficiency, half = over_all(group)
             ends = [efficiency - half, efficiency + half]
             axes.plot([speed, speed], ends, color=style["color"], lw=1)
             axes.scatter(speed, efficiency, s=34, marker=style["marker"], color=style["color"])
-            own.append((group.variant, speed, efficiency))
-        ends = [min(x for _, x, _ in own) / 2, max(x for _, x, _ in own) * 2]
+            points.append((group.variant, speed, efficiency))
+        ends = [min(x for _, x, _ in points) / 2, max(x for _, x, _ in points) * 2]
         axes.plot(ends, [1, 1], color=INK, ls="--", lw=1.2)
         log_scale(axes, "x")
         axes.set(xlabel="spots/s", ylabel="bound / rmse", ylim=(0, 1.15))
         axes.grid()
-        points.append(own)
-    drawn = {group.variant for group in shown}
-    legend(figure, {name: style for name, style in styles.items() if name in drawn})
-    figure.draw_without_rendering()
-    for axes, own in zip(grid, points, strict=True):
-        write_names(axes, own)
+    if len(splits) == 1:
+        figure.draw_without_rendering()  # names are placed when the panel has its place
+        write_names(grid[0], points)
+    else:
+        drawn = {group.variant for group in shown}
+        legend(figure, {name: style for name, style in styles.items() if name in drawn})
     return figure
 
 
