@@ -168,6 +168,8 @@ def test_every_command_is_accepted(
     if cfg.model.get("checkpoints"):
         model_files.compose(["model=ensemble_of_checkpoints"])  # makes such files
         needed["checkpoints"] = [str(model_files.folder / f"50_{seed}.ckpt") for seed in (0, 1)]
+    if "model.estimator" in OmegaConf.missing_keys(cfg):
+        needed["estimator"] = "centroid"  # a grid names several
     cfg.model.update(needed)
     train.check(cfg)
     cfg.start_from = None  # another command of the page makes it
