@@ -158,7 +158,10 @@ def test_spots_of_another_kind_and_size(tmp_path: Path) -> None:
     for wrong, problem in (
         (["data.split=border"], "data.split: this checkpoint's data has image_size"),
         (["data.photons=abc"], "data.photons must be"),
-        (["data.image_size=9", "data.margin_px=2"], "model.window=13 px is larger than images of 9x9 px"),
+        (
+            ["data.image_size=9", "data.margin_px=2"],
+            "model.window=13 px is larger than images of 9x9 px",
+        ),
     ):
         with pytest.raises(UserError, match=problem):
             evaluated(run, tmp_path / "wrong", *wrong)

@@ -73,6 +73,11 @@ def test_two_devices_see_what_one_with_larger_batches_sees(split: str) -> None:
 def test_predictions_are_of_every_sample_once_with_its_truth_exactly(run: Run) -> None:
     columns = runs.read_predictions(run.folder)
     assert [*columns] == ["sample", "x", "y", "x_true", "y_true", "photons_true"]
+    assert columns["sample"].tolist() == [*range(45)]
+    truth = NoisyPoints().truth("test", 0, torch.arange(45))
+    for name, column in truth.items():
+        assert torch.equal(columns[name], column), name
+    assert torch.equal(as_xy(columns, "_true")[:4], EDGES_PX)
 
 
 def test_images_from_all_over_the_test_are_kept_too(run: Run) -> None:
@@ -81,11 +86,6 @@ def test_images_from_all_over_the_test_are_kept_too(run: Run) -> None:
     assert torch.equal(images, NoisyPoints().batch("test", 0, columns["sample"]).image[:, 0])
     predictions = runs.read_predictions(run.folder)
     assert torch.equal(columns["x"], predictions["x"][columns["sample"]])
-    assert columns["sample"].tolist() == [*range(45)]
-    truth = NoisyPoints().truth("test", 0, torch.arange(45))
-    for name, column in truth.items():
-        assert torch.equal(columns[name], column), name
-    assert torch.equal(as_xy(columns, "_true")[:4], EDGES_PX)
 
 
 def test_the_figures_are_those_of_the_file(run: Run) -> None:
