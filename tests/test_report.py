@@ -160,6 +160,12 @@ def test_the_ranking_has_the_best_first_and_the_open_last(page: str) -> None:
     assert set(uniform[-1].values()) == {"resnet18 open", "-", "0 of 2 2 failed"}
 
 
+def test_the_best_and_the_open_stand_out(page: str) -> None:
+    kind_and_name = r'<tr class="(\w*)">\s*<th>(?:<span class="rank">\d+</span>)?(\w+)'
+    rows = re.findall(kind_and_name, page.partition('class="open" data-part')[0])
+    assert {*rows} == {("best", "cnn"), ("", "argmax"), ("", "yolo"), ("open", "resnet18")}
+
+
 def test_the_overview_is_in_the_order_of_the_verdict(page: str) -> None:
     head, *rows = Tables(page).rows["overview", ""]
     assert head == ["model", "uniform", "iid", "parameters", "training (s)"]
@@ -284,11 +290,12 @@ def test_every_figure_that_runs_have_is_shown_in_its_order(page: str) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_places_are_told_apart_where_they_differ(tmp_path: Path) -> None:
-    write_cell(tmp_path, "cnn", threads=2)
+    write_cell(tmp_path, "cnn", threads=4)
+    write_cell(tmp_path, "cnn", seed=1, threads=2)
     write_cell(tmp_path, "svm", threads=1)
     write_report(tmp_path)
     rows = ranking((tmp_path / "report.html").read_text(), "uniform")
-    assert [row["threads"] for row in rows] == ["2", "1"]
+    assert [row["threads"] for row in rows] == ["2, 4", "1"]
     assert "device" not in rows[0]
 
 

@@ -155,6 +155,10 @@ def test_a_trained_model_without_error_stays_on_the_logarithmic_axis() -> None:
     axes = frontier_of(timed("cnn", 0.3, 2), timed("heatmap", 0.0, 3))
     heights = sorted(float(one.get_offsets()[0][1]) for one in axes.collections)
     assert heights == [pytest.approx(0.1), pytest.approx(0.3)]
+    corners = {
+        len(one.get_paths()[0].vertices): one.get_offsets()[0][0] for one in axes.collections
+    }
+    assert corners[4] == 3, "a triangle, closed, stands for an error of 0"
     assert math.isfinite(axes.get_ylim()[0])
 
 
@@ -212,6 +216,7 @@ def test_curves_against_a_setting_with_their_intervals() -> None:
     for corner in corners:  # an interval down to below 0 ends where it can be drawn
         assert min(np.abs(band - corner).sum(axis=1)) < 1e-3
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["100", "1k", "10k"]
+    assert axes.lines[0].get_marker() == "o", "each value is marked"
     assert axes.get_xscale() == axes.get_yscale() == "log"
     assert axes.get_xlabel() == "training samples"
 
@@ -430,6 +435,8 @@ def test_truth_and_prediction_are_marked_on_their_own_image() -> None:
     ]
     truth, cross = near.collections[-2:]
     assert truth.get_offsets().tolist() == [[10, 20]]
+    assert [to_hex(one.get_edgecolors()[0]) for one in (truth, cross)] == ["#30c060", "#ff5030"]
+    assert len(truth.get_paths()[0].vertices) > len(cross.get_paths()[0].vertices), "ring and cross"
     assert cross.get_offsets().tolist() == [[10.25, 20]]
     assert np.argwhere(near.images[0].get_array()).tolist() == [[20, 10]]
     assert np.argwhere(far.images[0].get_array()).tolist() == [[5, 3]]

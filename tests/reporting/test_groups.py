@@ -225,6 +225,12 @@ def test_error_against_epochs_a_line_a_rate() -> None:
     assert curves_over("data.train_samples", groups) == {}
 
 
+def test_one_value_is_no_curve() -> None:
+    kinds = [{"optim.lr": lr, "data.train_samples": n} for lr, n in ((1, 100), (1, 900), (2, 100))]
+    groups = group_runs(table(*(cell("cnn", settings=kind) for kind in kinds)))
+    assert [*curves_over("data.train_samples", groups)] == ["cnn, lr=1"]
+
+
 def test_images_have_the_size_that_the_runs_say() -> None:
     (group,) = group_runs(table(cell("cnn", image_size=[8, 32])))
     assert group.error_by_position().shape == (8, 32)

@@ -122,6 +122,12 @@ def test_what_is_not_finished_everywhere_is_not_compared() -> None:
     assert "Not compared, as not finished on uniform and border: b." in found.reasons
 
 
+def test_splits_without_a_trained_model_do_not_decide() -> None:
+    floor = [cell("argmax", split, parameters=0, error=0.0) for split in ("uniform", "border")]
+    found = verdict(cell("cnn", "uniform", error=0.1), *floor)
+    assert (found.best, found.splits) == ("cnn", ["uniform"])
+
+
 def test_a_model_that_fails_somewhere_is_not_recommended() -> None:
     found = verdict(cell("cnn", "uniform", error=0.1), cell("cnn", "border", error=3.0))
     assert found.headline == "No trained model holds everywhere; cnn errs least."
