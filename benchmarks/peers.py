@@ -61,9 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     frame = max(FRAME, *(program.side | 1 for program in programs.values()))
     options.output.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    for condition in CONDITIONS:
-        if options.conditions and not any(part in condition for part in options.conditions):
-            continue
+    chosen = [
+        condition
+        for condition in CONDITIONS
+        if not options.conditions or any(part in condition for part in options.conditions)
+    ]
+    for condition in chosen * (not options.speed):
         spots = make_spots(condition, options.spots, frame)
         for name, program in programs.items():
             rows.append({"condition": condition, "program": name, **measure(program, spots)})
@@ -73,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
             pd.DataFrame(rows).to_csv(options.output / "peers.csv", index=False)
     rates = measure_speed(programs, make_spots(TIMED, options.spots, frame), options.rounds)
-    text = f"{machine()}; {versions()}\n\n{as_markdown(pd.DataFrame(rows), rates)}"
+    tables = [as_markdown(pd.DataFrame(rows))] if rows else []
+    text = "\n".join([f"{machine()}; {versions()}\n", *tables, speeds(rates)])
     (options.output / "peers.md").write_text(text, encoding="utf-8")
     print(f"\n{text}")
 
@@ -167,13 +171,13 @@ def measure_speed(
     return rates
 
 
-def as_markdown(rows: pd.DataFrame, rates: dict[str, list[float]]) -> str:
-    """Write tables of programs by conditions, and of speeds."""
+def as_markdown(rows: pd.DataFrame) -> str:
+    """Write tables of programs by conditions: spots alone in a crop, and all others."""
 
-    def table(title: str, cell: Callable[[pd.Series], str]) -> str:
-        written = rows.assign(cell=rows.apply(cell, axis=1))
+    def table(title: str, cell: Callable[[pd.Series], str], kind: pd.DataFrame) -> str:
+        written = kind.assign(cell=kind.apply(cell, axis=1))
         wide = written.pivot(index="program", columns="condition", values="cell")
-        wide = wide.loc[rows["program"].unique(), rows["condition"].unique()]
+        wide = wide.loc[kind["program"].unique(), kind["condition"].unique()]
         lines = ["| | " + " | ".join(wide.columns) + " |", "|---" * (1 + wide.shape[1]) + "|"]
         lines += [f"| {name} | " + " | ".join(cells) + " |" for name, *cells in wide.itertuples()]
         return "\n".join([title, "", *lines, ""])
@@ -186,20 +190,28 @@ def as_markdown(rows: pd.DataFrame, rates: dict[str, list[float]]) -> str:
         known = not np.isnan(row.get("within_68", np.nan))
         return f"{row['within_68']:.1%}, {row['within_95']:.1%}" if known else ""
 
-    speeds = ["| | spots/s | times Picasso's |", "|---|---|---|"]
+    alone = rows["condition"].str.contains("photons")
+    return "\n".join(
+        table(title, cell, kind)
+        for kind in (rows[alone], rows[~alone])
+        if len(kind)
+        for title, cell in (
+            ("rmse / bound, ± half of its 95% interval:", ratio),
+            ("Truths within 1 and 1.96 deviations:", coverage),
+            ("No answer:", lambda row: f"{row['no_answer']:.1%}"),
+        )
+    )
+
+
+def speeds(rates: dict[str, list[float]]) -> str:
+    """Write a table of spots/s, and of ratios to Picasso's of the same round."""
+    lines = [f"Speed, {TIMED}, median [min, max] of the rounds:", ""]
+    lines += ["| | spots/s | times Picasso's |", "|---|---|---|"]
     for name, rate in rates.items():
         ratios = [a / b for a, b in zip(rate, rates.get("Picasso", []), strict=False)]
         cells = [summary(rate, ",.0f"), summary(ratios, ".2f") if ratios else ""]
-        speeds.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(
-        [
-            table("rmse / bound, with half of its 95% interval:", ratio),
-            table("Truths within 1 and 1.96 deviations:", coverage),
-            table("No answer:", lambda row: f"{row['no_answer']:.1%}"),
-            f"Speed, {TIMED}, median [min, max] of {len(rate)} rounds:\n",
-            *speeds,
-        ]
-    )
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -210,6 +222,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--only", nargs="*", help="programs with one of these in their names")
     parser.add_argument("--conditions", nargs="*", help="likewise; by default all")
+    parser.add_argument("--speed", action="store_true", help="measure the speed only")
     parser.add_argument("--spots", type=int, default=4000, help="of each condition")
     parser.add_argument("--rounds", type=int, default=7, help="of timing")
     return parser.parse_args(arguments)
