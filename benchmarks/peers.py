@@ -184,10 +184,10 @@ def as_markdown(rows: pd.DataFrame) -> str:
 
     def ratio(row: pd.Series) -> str:
         half = (row["high"] - row["low"]) / 2
-        return "" if np.isnan(row["ratio"]) else f"{row['ratio']:.3f} ± {half:.3f}"
+        return f"{row['ratio']:.3f} ± {half:.3f}" if row["no_answer"] < 0.5 else ""
 
     def coverage(row: pd.Series) -> str:
-        known = not np.isnan(row.get("within_68", np.nan))
+        known = row["no_answer"] < 0.5 and not np.isnan(row.get("within_68", np.nan))
         return f"{row['within_68']:.1%}, {row['within_95']:.1%}" if known else ""
 
     alone = rows["condition"].str.contains("photons")
