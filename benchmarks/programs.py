@@ -129,15 +129,14 @@ def picasso() -> Program:
         return table[["x", "y", "lpx", "lpy"]].to_numpy(copy=True)
 
     def find(frames: np.ndarray, sigma_px: float, box: int = 7) -> list[np.ndarray]:
-        found = []
-        for frame in frames:
-            y, x, _ = localize.identify_in_frame(frame, 0.0, box)
-            around = np.arange(box) - box // 2
-            crops = frame[(y[:, None] + around)[:, :, None], (x[:, None] + around)[:, None]]
-            fitted = fit_crops(crops) if len(crops) else np.zeros((0, 4))
-            fitted[:, :2] += np.stack([x, y], axis=1) - box // 2
-            found.append(fitted)
-        return found
+        places = [localize.identify_in_frame(frame, 0.0, box)[:2] for frame in frames]
+        row, column = (np.concatenate(one)[:, None] for one in zip(*places, strict=True))
+        counts = [len(y) for y, _ in places]
+        around = np.arange(box) - box // 2
+        number = np.repeat(np.arange(len(frames)), counts)[:, None, None]
+        fitted = fit_crops(frames[number, (row + around)[:, :, None], (column + around)[:, None]])
+        fitted[:, :2] += np.concatenate([column, row], axis=1) - box // 2
+        return np.split(fitted, np.cumsum(counts)[:-1])
 
     return Program(lambda spots: fit_crops(spots.crops), find, told_width=False)
 
