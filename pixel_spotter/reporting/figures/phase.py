@@ -1,4 +1,4 @@
-"""Pixel locking: the mean error of spots against where in their pixel they lie."""
+"""Pixel locking: the error of spots against where in their pixel they lie."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from pixel_spotter.reporting.section import Section
 BINS = 20
 
 _CAPTION = (
-    "Mean error along an axis, both axes together, against where between the edges of its pixel "
+    "Error along an axis, less its mean on that axis, both axes together, against where between the edges of its pixel "
     "(-0.5 and 0.5) the spot lies on that axis, with 95% intervals. The band is a tenth of the "
     "Cramér-Rao bound. Each panel has a scale of its own; its title says how large the part is "
     "that repeats with each pixel."
@@ -35,10 +35,12 @@ def sections(groups: Sequence[Group]) -> list[Section]:
 
 
 def bias(group: Group) -> pd.DataFrame:
-    """Return the mean error, px, and its interval by phase: ``at, mean, mean_half``."""
+    """Return the error beyond an axis's mean, px, by phase: ``at, mean, mean_half``."""
     spots = bins.spots_of(group)
     true = pd.concat([spots["x_true"], spots["y_true"]], ignore_index=True)
-    error = pd.concat([spots["error_x"], spots["error_y"]], ignore_index=True)
+    errors = spots[["error_x", "error_y"]]
+    errors = errors - errors.mean()
+    error = pd.concat([errors["error_x"], errors["error_y"]], ignore_index=True)
     phase = true - np.floor(true + 0.5)
     count = min(BINS, len(true) // (2 * bins.LEAST))
     edges = np.linspace(-0.5, 0.5, count + 1)
@@ -58,7 +60,7 @@ def draw(groups: Sequence[Group]) -> Figure:
         style = {"color": "#2f7fd6", "marker": "o", "ms": 3.5, "lw": 1.2}
         bins.draw_line(axes, found["at"], found, "mean", style)
         reach = max(2 * tenth, 1.1 * float((found["mean"].abs() + found["mean_half"]).max()))
-        axes.set(xlabel="place in the pixel (px)", ylabel="mean error (px)")
+        axes.set(xlabel="place in the pixel (px)", ylabel="error less its mean (px)")
         axes.set(xlim=(-0.5, 0.5), ylim=(-reach, reach))
         axes.title.set_fontsize(9)
         axes.grid()
