@@ -208,9 +208,10 @@ class PointRegressor(L.LightningModule):
         self.columns[split] = columns = self.predictions[split].to(self.device).columns()
         self.predictions[split].reset()
         answered = as_xy(columns).isfinite().all(dim=1)
-        if "flag" in columns and not answered.any():
+        learned = self.trainer.state.fn == TrainerFn.FITTING and self.count_parameters() > 0
+        if "flag" in columns and not learned and not answered.any():
             raise UserError("nothing was found in any of the images")
-        if "flag" not in columns and not answered.all():
+        if not answered.any() or ("flag" not in columns and not answered.all()):
             raise UserError(
                 f"training diverged: predictions are no longer finite after "
                 f"{self.current_epoch + 1} epochs; try a smaller optim.lr"

@@ -15,6 +15,9 @@ from pixel_spotter.models.base import PointRegressor
 _FAR = 6.0
 """Residuals of more predicted deviations than this count linearly, not squared."""
 
+_BRIGHTEST = 8.0
+"""What a window's pixel is at most, in heights of the spot."""
+
 _SD_PX = (1e-3, 10.0)
 """The smallest and the largest deviation that is predicted."""
 
@@ -174,7 +177,8 @@ def look(parts: Windows) -> Look:
     more = (spread.square() - background).clamp(min=0) + 3 / 8
     root = (parts.image + more).clamp(min=0).sqrt()
     black, white = (background + more).sqrt(), (background + height + more).sqrt()
-    image = (root - black) / (white - black) * parts.seen
+    # A neighbour far brighter than the spot would otherwise be all that is seen.
+    image = ((root - black) / (white - black)).clamp(-_BRIGHTEST, _BRIGHTEST) * parts.seen
     return Look(image, height[:, 0, 0], background[:, 0, 0], spread[:, 0, 0])
 
 

@@ -1,13 +1,18 @@
 """What the spotter promises by construction, and that it learns."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from conftest import CPU, compose
 from torch import Tensor
 
 from pixel_spotter.coordinates import FLAGS, as_xy
 from pixel_spotter.data.spots import SpotDataModule
+from pixel_spotter.errors import UserError
 from pixel_spotter.estimators.finder import Windows
 from pixel_spotter.models.spotter import SpotterRegressor, look
+from pixel_spotter.train import train
 
 
 def spots(count: int = 64, **settings: object) -> tuple[Tensor, dict[str, Tensor]]:
@@ -68,6 +73,13 @@ def test_spots_of_all_brightnesses_look_alike() -> None:
     torch.testing.assert_close(seen.background, torch.tensor([10.0, 10.0]))
 
 
+def test_a_far_brighter_neighbour_does_not_drown_what_is_seen() -> None:
+    image = torch.full((1, 13, 13), 25.0)
+    image[0, 1, 1] = 1e5
+    seen = look(Windows(image, torch.ones_like(image, dtype=torch.bool), torch.zeros(1, 2)))
+    assert seen.image.abs().max() < 10
+
+
 def test_the_loss_is_that_of_a_gaussian_and_linear_far_away(model: SpotterRegressor) -> None:
     image, _ = spots(1)
     with torch.no_grad():
@@ -118,3 +130,11 @@ def test_it_learns_where_spots_are_and_how_exactly_it_knows() -> None:
 def test_settings_that_cannot_be(settings: dict[str, object], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         SpotterRegressor(21, **settings)  # type: ignore[arg-type]
+
+
+def test_training_that_diverged_says_so(tmp_path: Path) -> None:
+    """Its answers are flagged as those of images without a spot are, which there are none of."""
+    tiny = ["data.train_samples=512", "data.val_samples=32", "data.test_samples=32"]
+    cfg = compose([*CPU, "experiment=spotter", "model.widths=[8]", *tiny, "optim.lr=1e30"], "train")
+    with pytest.raises(UserError, match="training diverged"):
+        train(cfg, tmp_path / "run", "spotter")
