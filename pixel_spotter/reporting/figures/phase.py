@@ -15,10 +15,10 @@ from pixel_spotter.reporting.section import Section
 BINS = 20
 
 _CAPTION = (
-    "Error along an axis, less its mean on that axis, both axes together, against where between the edges of its pixel "
-    "(-0.5 and 0.5) the spot lies on that axis, with 95% intervals. The band is a tenth of the "
-    "Cramér-Rao bound. Each panel has a scale of its own; its title says how large the part is "
-    "that repeats with each pixel."
+    "Error along an axis, less its mean on that axis, both axes together, against where between "
+    "the edges of its pixel (-0.5 and 0.5) the spot lies, with 95% intervals. The band is a tenth "
+    "of the Cramér-Rao bound. Each panel has a scale of its own; its title says how large the "
+    "part is that repeats with each pixel."
 )
 
 
