@@ -108,7 +108,7 @@ def test_every_setting_says_what_it_means() -> None:
     """A key in ``conf/`` without a comment is a setting that help cannot explain."""
     silent = []
     for file in sorted(Path(CONF_DIR).rglob("*.yaml")):
-        studies = ("experiment", "ablation", "recipe", "model_for")
+        studies = ("experiment", "ablation", "recipe", "model_for", "scenario")
         if file.parent.name in studies or file.read_text().startswith("defaults:"):
             continue
         for line in file.read_text().partition("\nhydra:")[0].splitlines():
