@@ -102,6 +102,8 @@ def _train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
         plugins=[AtomicCheckpointIO()],
     )
     solved = isinstance(model, SolvedRegressor)
+    if solved:
+        trainer.limit_train_batches = 1  # nothing is made of them
     check_devices(trainer, model_name, solved)
 
     doing = "continuing" if last.is_file() else "training"

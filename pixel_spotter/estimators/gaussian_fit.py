@@ -16,9 +16,12 @@ from pixel_spotter.estimators.sums import spots_of
 from pixel_spotter.simulation.bound import inverse
 from pixel_spotter.simulation.psf import PSF, GaussianPSF
 
-_TWO = 10.0
+_TWO = 12.0
 """By so much the logarithm of the likelihood must grow for a neighbour to be believed: in one of
-about 10,000 windows without one it does."""
+about 40,000 windows without one it does."""
+
+_SPLINTER = 0.08
+"""What has less than this share of the light of two is no spot of its own: it was split off."""
 
 
 def least_squares(
@@ -106,7 +109,8 @@ def maximum_likelihood_pair(
 
     Returns:
         See `maximum_likelihood`, of the spot closest to the pixel that stands out most; where the
-        margin leaves less than a window to look at, of that closest to the image's centre.
+        margin leaves less than a window to look at, of that closest to the image's centre; but
+        of the brighter where the other has hardly any light.
     """
     psf = psf or GaussianPSF()
     image, parts = _look(image, window, margin_px)
@@ -122,8 +126,10 @@ def maximum_likelihood_pair(
     few = max(height, width) - 2 * margin_px < window
     towards = middle if few else torch.full_like(middle, window // 2)
     first, second = ((ended.theta[:, k : k + 2] - towards).square().sum(dim=1) for k in (0, 3))
+    share = ended.theta[:, 2] / (ended.theta[:, 2] + ended.theta[:, 5])
+    second_meant = (second < first) & (share < 1 - _SPLINTER) | (share < _SPLINTER)
     order = torch.arange(ended.theta.shape[1], device=image.device).repeat(len(image), 1)
-    order[second < first, :6] = order[0, [3, 4, 5, 0, 1, 2]]
+    order[second_meant, :6] = order[0, [3, 4, 5, 0, 1, 2]]
     free = order[:, : ended.ascent.shape[1]]
     covariance = inverse(ended.information)
     covariance = covariance.gather(1, free[:, :, None].expand_as(covariance))
