@@ -24,14 +24,13 @@ _DEFAULT = re.compile(r"^  - (?:optional )?(\w+): (\S+)", flags=re.MULTILINE)
 
 def overview() -> str:
     """Return the help of ``pixel-spotter``."""
-    width = max(map(len, COMMANDS))
     return "\n".join(
         [
             "Find a point in an image, exactly.",
             "",
             "usage: pixel-spotter COMMAND [GROUP=CHOICE ...] [KEY=VALUE ...]",
             "",
-            *(f"  {name:{width}}  {words}" for name, words in COMMANDS.items()),
+            *(f"  {name:8}  {words}" for name, words in COMMANDS.items()),
             "",
             "pixel-spotter COMMAND --help says what each setting means; --version, which version",
             "this is.",

@@ -127,9 +127,7 @@ def claim(run_dir: Path, cfg: DictConfig) -> None:
         unfinished.unlink(missing_ok=True)  # what a killed process was writing
     begun = (run_dir / runs.LAST).is_file() or runs.is_finished(run_dir)
     if (run_dir / runs.CONFIG).is_file() and begun:
-        before, now = (
-            _comparable(config) for config in (OmegaConf.load(run_dir / runs.CONFIG), cfg)
-        )
+        before, now = map(_comparable, (OmegaConf.load(run_dir / runs.CONFIG), cfg))
         changed = [
             f"{key} is {before.get(key)} there and {now.get(key)} here"
             for key in sorted({*before, *now})

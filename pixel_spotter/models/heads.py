@@ -122,7 +122,6 @@ class BestBox(nn.Module):
         objectness, boxes = self.boxes(cells)
         largest = objectness.max(dim=1)
         best = boxes[torch.arange(len(boxes)), largest.indices]
-        columns = dict(
-            zip(("x", "y", "box_width_px", "box_height_px"), best.unbind(1), strict=True)
-        )
+        names = ("x", "y", "box_width_px", "box_height_px")
+        columns = dict(zip(names, best.unbind(1), strict=True))
         return {**columns, "objectness": largest.values.sigmoid()}

@@ -55,10 +55,9 @@ class SimCCRegressor(PointRegressor):
         features = self.encode(image)
         with torch.autocast(image.device.type, enabled=False):
             axes = self.head.logits(features)
-        loss = features.new_zeros(())
-        for logits, centres, true in zip(
-            axes, (self.head.x_px, self.head.y_px), as_xy(truth, "_true").unbind(1), strict=True
-        ):
+        loss, centres_px = features.new_zeros(()), (self.head.x_px, self.head.y_px)
+        true_px = as_xy(truth, "_true").unbind(1)
+        for logits, centres, true in zip(axes, centres_px, true_px, strict=True):
             distance = (centres - true.unsqueeze(1)) / self.sigma_px
             loss = loss + F.cross_entropy(logits, (-distance.square() / 2).softmax(dim=1))
         return loss

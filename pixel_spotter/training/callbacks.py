@@ -47,9 +47,7 @@ class StopEarly(EarlyStopping):
 class TimeLimit(Timer):
     """Measures the time of training, over all commands that continued it, and limits this one's.
 
-    Args:
-        max_time: how long this command may train, ``DD:HH:MM:SS``; looked at after each epoch,
-            so that what is continued later has lost nothing.
+    The limit, ``DD:HH:MM:SS``, is looked at after each epoch: what continues has lost nothing.
     """
 
     def __init__(self, max_time: str | None = None) -> None:
