@@ -128,8 +128,9 @@ def maximum_likelihood_pair(
     first, second = ((ended.theta[:, k : k + 2] - towards).square().sum(dim=1) for k in (0, 3))
     share = ended.theta[:, 2] / (ended.theta[:, 2] + ended.theta[:, 5])
     second_meant = (second < first) & (share < 1 - _SPLINTER) | (share < _SPLINTER)
-    order = torch.arange(ended.theta.shape[1], device=image.device).repeat(len(image), 1)
-    order[second_meant, :6] = order[0, [3, 4, 5, 0, 1, 2]]
+    order = torch.arange(ended.theta.shape[1], device=image.device)
+    swapped = torch.cat([order[3:6], order[:3], order[6:]])
+    order = torch.where(second_meant[:, None], swapped, order)
     free = order[:, : ended.ascent.shape[1]]
     covariance = inverse(ended.information)
     covariance = covariance.gather(1, free[:, :, None].expand_as(covariance))

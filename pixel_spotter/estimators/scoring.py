@@ -149,7 +149,7 @@ def _step(point: Point, damping: Tensor) -> Tensor:
 def _inside(theta: Tensor, parts: Windows) -> Tensor:
     """Keep theta where there is light, and spots near their window."""
     side = parts.image.shape[-1]
-    spots = theta[:, :-2].reshape(len(theta), -1, 3)
+    spots = torch.unflatten(theta[:, :-2], 1, (theta.shape[1] // 3, 3))
     xy = spots[..., :2].clamp(-1.5, side + 0.5)
     photons = spots[..., 2:].clamp(min=_LEAST_PHOTONS)
     background = theta[:, -2:-1].clamp(min=_LEAST_BACKGROUND)

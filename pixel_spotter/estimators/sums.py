@@ -23,7 +23,7 @@ class Spots:
     """
 
     def __init__(self, psf: PSF, theta: Tensor, side: int) -> None:
-        spots = theta[:, :-2].reshape(len(theta), -1, 3)
+        spots = torch.unflatten(theta[:, :-2], 1, (theta.shape[1] // 3, 3))
         self.expected, derivatives = expected_image(
             psf, spots, theta[:, -2], theta[:, -1], (side, side)
         )

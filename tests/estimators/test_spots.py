@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pixel_spotter import estimators
-from pixel_spotter.coordinates import FLAGS, Columns
+from pixel_spotter.coordinates import FLAGS, Columns, as_xy
 from pixel_spotter.data.spots import SpotDataModule
 from pixel_spotter.simulation.psf import MeasuredPSF
 
@@ -137,7 +137,7 @@ def test_images_without_a_spot_are_flagged(name: str) -> None:
 @pytest.mark.parametrize("name", FITS)
 def test_a_fit_that_ends_nowhere_is_no_answer(name: str) -> None:
     """Of so dim spots, up to one in ten has no width: each row is whole, or found nothing."""
-    image, _ = made(photons=100, background=20)
+    image, _ = made(1000, photons=100, background=20)
     found = getattr(estimators, name)(image, margin_px=8)
     lost = found["flag"] == FLAGS.index("nothing found")
     assert 0.02 < lost.double().mean().item() < 0.2
@@ -163,6 +163,23 @@ def test_flips_and_batches_change_nothing(name: str) -> None:
     torch.testing.assert_close(estimator(image[5:9])["x"], found["x"][5:9], atol=2e-3, rtol=0)
     torch.testing.assert_close(estimator(image.flip(2))["x"], 18 - found["x"], atol=5e-3, rtol=0)
     torch.testing.assert_close(estimator(image.mT)["y"], found["x"], atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", [*OTHERS, *FITS])
+def test_no_images_have_no_answers(name: str) -> None:
+    columns = getattr(estimators, name)(torch.zeros(0, 21, 21))
+    assert all(column.shape == (0,) for column in columns.values())
+
+
+def test_a_splinter_of_a_spot_is_not_the_answer() -> None:
+    """A real sample, of which a fit of two makes a spot and 242 photons closer to the middle."""
+    data = SpotDataModule(
+        21, photons=[300, 10000], background=[1, 20], sigma_px=[0.8, 2.0], margin_px=8
+    )
+    batch = data.batch("test", 0, torch.tensor([5513]))
+    columns = estimators.maximum_likelihood_pair(batch.image[:, 0], margin_px=8)
+    error = (as_xy(columns) - as_xy(batch.truth, "_true")).abs().amax()
+    assert error < 6 * batch.truth["bound_x"].item()
 
 
 def test_windows_that_cannot_be() -> None:
