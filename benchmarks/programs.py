@@ -97,8 +97,7 @@ def our_estimator(name: str, knows_width: bool) -> Program:
     def find(frames: np.ndarray, sigma_px: float) -> list[np.ndarray]:
         return np.split(ask(frames, sigma_px, 0), len(frames))
 
-    most = 1000 if name == "maximum_likelihood_pair" else None
-    return Program(fit, find, knows_width, most=most)
+    return Program(fit, find, knows_width)
 
 
 def our_model(path: Path) -> Program:
