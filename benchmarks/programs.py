@@ -325,7 +325,8 @@ def load_programs(checkpoints: Sequence[Path], only: Sequence[str]) -> dict[str,
         if "sigma_px" in inspect.signature(getattr(estimators, name)).parameters:
             ways[f"our {name}, width known"] = partial(our_estimator, name, True)
     for path in checkpoints:
-        ways[f"our model {path}"] = partial(our_model, path)
+        run = path.parent.parent.name if path.parent.name == "checkpoints" else path.stem
+        ways[f"our model {run}"] = partial(our_model, path)
     ways |= {name: load for name, (_, load) in PEERS.items()}
     programs = {}
     for name, load in ways.items():

@@ -7,8 +7,10 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import ROOT, save_checkpoint
 from PIL import Image
+
+from pixel_spotter.models.closed_form import ClosedForm
 
 PARTICLES = ROOT.parent / "shared/data/stuck_particles.tif"
 OURS = ["our phasor", "our maximum_likelihood"]
@@ -43,6 +45,32 @@ def test_peers_measures_what_is_installed(peers: ModuleType, tmp_path: Path) -> 
     assert crowded["our maximum_likelihood_pair"] < 1.3 < crowded["our maximum_likelihood"]
     text = (tmp_path / "peers.md").read_text()
     assert text.count("| our phasor |") == 7
+
+
+@pytest.mark.parametrize("side", [13, 20, 33])
+def test_a_checkpoint_gets_images_of_its_own_size(
+    peers: ModuleType, tmp_path: Path, side: int
+) -> None:
+    path = tmp_path / "fit.ckpt"
+    settings = {"sigma_px": 1.0, "read_noise": 0.0}
+    model = ClosedForm(side, "maximum_likelihood", settings)
+    save_checkpoint(path, model, side)
+    few = [
+        "--spots",
+        "96",
+        "--rounds",
+        "1",
+        "--only",
+        "our model",
+        "--conditions",
+        "edge",
+        "10, 1.0",
+    ]
+    peers.main([*few, "--checkpoint", str(path), "--output", str(tmp_path)])
+    rows = pd.read_csv(tmp_path / "peers.csv")
+    assert set(rows["program"]) == {"our model fit"}
+    assert (rows["no_answer"] == 0).all()
+    assert (rows["ratio"] < 1.3).all()
 
 
 @pytest.fixture
