@@ -13,7 +13,7 @@ _ITERATIONS = 30
 _AT_A_TIME = 1024
 """So many windows' sums stay in a processor's cache."""
 
-_CONVERGED = 1e-2
+_CONVERGED = 0.03
 """A fit ends with a step whose length, squared and in standard deviations, is below this."""
 
 _LEAST_PHOTONS, _LEAST_BACKGROUND = 0.1, 1e-3
@@ -61,6 +61,7 @@ def fit(
     Returns:
         Where the fit ended, and whether it converged with a width that is not at its limits: (B,).
     """
+    parts = parts._replace(seen=parts.seen.to(theta.dtype))  # numbers are multiplied faster
     ended = []
     at_a_time = _AT_A_TIME if theta.device.type == "cpu" else max(1, len(theta))
     for rows in torch.split(torch.arange(len(theta), device=theta.device), at_a_time):
@@ -123,7 +124,7 @@ def evaluate(parts: Windows, theta: Tensor, psf: PSF, free: int, added: Tensor |
     """Return loss, gradient and information at theta; see `fit`."""
     spots = spots_of(psf, theta, parts.image.shape[-1])
     if added is None:
-        weight = parts.seen.to(theta.dtype)
+        weight = parts.seen
         residual = (parts.image - spots.expected) * weight
         loss = residual.square().sum(dim=(1, 2)) / 2
     else:
