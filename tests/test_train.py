@@ -209,6 +209,7 @@ class TestRunFolder:
             "metrics.json",
             "predictions.csv",
             "predictions.png",
+            "shown.npz",
             "worst.npz",
         }
 

@@ -92,8 +92,8 @@ class PointRegressor(L.LightningModule):
         """
         if size != self.size:
             raise UserError(
-                f"the model takes images of {self.size[0]}x{self.size[1]} px, not of "
-                f"{size[0]}x{size[1]} px"
+                f"data.image_size: the model takes images of {self.size[0]}x{self.size[1]} px, not "
+                f"of {size[0]}x{size[1]} px"
             )
 
     def encode(self, image: Tensor) -> Tensor:
