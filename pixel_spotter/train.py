@@ -117,9 +117,11 @@ def _train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     log.info("ended by %s after %d epochs, %.1f s of training", ended, epochs, seconds)
     trainer.validate(model, data, ckpt_path=best, verbose=False)
     images = data.train_samples if solved else epochs * data.counts["train"]
+    trained_on = model.training_data(data)
     metrics = {
         **{f"val/{name}": value for name, value in model.figures["val"].items()},
-        **measure(trainer, model, data, model.training_data(data), run_dir, best),
+        **measure(trainer, model, data, trained_on, run_dir, best),
+        "trained_here": any(one is data for one in trained_on),
         "seed": cfg.seed,
         "epochs": epochs,
         "ended": ended,

@@ -54,7 +54,9 @@ def find(image: Tensor, margin_px: int = 0) -> Tensor:
     offsets = torch.arange(-reach, reach + 1, dtype=image.dtype, device=image.device)
     kernel = torch.exp(-(offsets / WIDTH_PX).square() / 2)
     seen = image.isfinite()
-    above = torch.where(seen, image - median(image)[:, None, None], 0)
+    step = max(2, min(height, width) // 64)  # of some thousand pixels, a median is good enough
+    background = median(image[:, ::step, ::step])[:, None, None]
+    above = torch.where(seen, image - background, 0)
     energy = _filter((seen[:1] if seen.all() else seen).to(image.dtype), kernel.square())
     ratio = _filter(above, kernel) / energy.clamp(min=1e-6).sqrt()
     inner = ratio[:, margin_px : height - margin_px, margin_px : width - margin_px]
@@ -62,12 +64,8 @@ def find(image: Tensor, margin_px: int = 0) -> Tensor:
 
 
 def median(image: Tensor) -> Tensor:
-    """Return each image's median over the pixels that have a value, (B,); 0 if none has.
-
-    Of every other row and column, of fewer in large images: of some thousand pixels at most.
-    """
-    step = max(2, min(image.shape[1:]) // 64)
-    return image[:, ::step, ::step].flatten(1).nanmedian(dim=1).values.nan_to_num()
+    """Return each image's median over the pixels that have a value, (B,); 0 if none has."""
+    return image.flatten(1).nanmedian(dim=1).values.nan_to_num()
 
 
 def windows(image: Tensor, centre: Tensor, side: int, within: bool = False) -> Windows:

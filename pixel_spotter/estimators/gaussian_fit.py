@@ -20,9 +20,6 @@ _TWO = 12.0
 """By so much the logarithm of the likelihood must grow for a neighbour to be believed: in one of
 about 40,000 windows without one it does."""
 
-_SPLINTER = 0.08
-"""What has less than this share of the light of two is no spot of its own: it was split off."""
-
 
 def least_squares(
     image: Tensor,
@@ -109,8 +106,7 @@ def maximum_likelihood_pair(
 
     Returns:
         See `maximum_likelihood`, of the spot closest to the pixel that stands out most; where the
-        margin leaves less than a window to look at, of that closest to the image's centre; but
-        of the brighter where the other has hardly any light.
+        margin leaves less than a window to look at, of that closest to the image's centre.
     """
     psf = psf or GaussianPSF()
     image, parts = _look(image, window, margin_px)
@@ -126,11 +122,9 @@ def maximum_likelihood_pair(
     few = max(height, width) - 2 * margin_px < window
     towards = middle if few else torch.full_like(middle, window // 2)
     first, second = ((ended.theta[:, k : k + 2] - towards).square().sum(dim=1) for k in (0, 3))
-    share = ended.theta[:, 2] / (ended.theta[:, 2] + ended.theta[:, 5])
-    second_meant = (second < first) & (share < 1 - _SPLINTER) | (share < _SPLINTER)
     order = torch.arange(ended.theta.shape[1], device=image.device)
     swapped = torch.cat([order[3:6], order[:3], order[6:]])
-    order = torch.where(second_meant[:, None], swapped, order)
+    order = torch.where((second < first)[:, None], swapped, order)
     free = order[:, : ended.ascent.shape[1]]
     covariance = inverse(ended.information)
     covariance = covariance.gather(1, free[:, :, None].expand_as(covariance))
@@ -214,7 +208,7 @@ def _start(parts: Windows, sigma_px: float | None) -> Tensor:
 def _taken_away(parts: Windows, theta: Tensor, psf: PSF) -> Tensor:
     """Guess theta of two spots: the second is what stands out once the first is taken away."""
     side = parts.image.shape[-1]
-    share = psf(theta[:, :2], theta[:, 4], (side, side))[:, 0]
+    share = psf.share(theta[:, :2], theta[:, 4], (side, side))
     above = torch.where(parts.seen, parts.image - theta[:, 3, None, None], torch.nan)
     middle = slice(side // 2 - 1, side // 2 + 2)
     seen_light, seen_share = (

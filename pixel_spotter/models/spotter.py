@@ -110,28 +110,28 @@ class SpotterRegressor(PointRegressor):
                 f"expected images (B, 1, H, W) of at least {self.window} px, got "
                 f"{tuple(image.shape)}"
             )
-        parts, columns = self._read(image[:, 0])
-        return answers(parts, image[:, 0], as_xy(columns) - parts.corner, **_without_xy(columns))
+        parts, xy, others = self._read(image[:, 0])
+        return answers(parts, image[:, 0], xy, **others)
 
     def training_loss(self, image: Tensor, truth: Columns) -> Tensor:
         """Return minus the logarithm of the position's likelihood, and a little of the light's.
 
         Where there are two spots, the position is that of the one closer to where it looked.
         """
-        parts, columns = self._read(image[:, 0])
+        parts, xy, others = self._read(image[:, 0])
         meant = _meant(truth, parts.corner + self.window // 2)
-        sd = torch.stack([columns["sd_x"], columns["sd_y"]], dim=1)
-        far = (as_xy(columns) - as_xy(meant, "_true")).abs() / sd
+        sd = torch.stack([others["sd_x"], others["sd_y"]], dim=1)
+        far = (xy + parts.corner - as_xy(meant, "_true")).abs() / sd
         loss = torch.where(far < _FAR, far.square() / 2, _FAR * far - _FAR**2 / 2) + sd.log()
         light = [
-            (columns[name] / meant[f"{name}_true"]).log().abs().mean()
+            (others[name] / meant[f"{name}_true"]).log().abs().mean()
             for name in ("photons", "background")
             if f"{name}_true" in meant
         ]
         return loss.mean() + 0.1 * sum(light)
 
-    def _read(self, image: Tensor) -> tuple[Windows, Columns]:
-        """Return where it looked in images (B, H, W), and all that it sees there."""
+    def _read(self, image: Tensor) -> tuple[Windows, Tensor, Columns]:
+        """Return where it looked in images (B, H, W), the spots' places there, and the rest."""
         margin = self.margin_px if tuple(image.shape[1:]) == self.size else 0
         parts = windows(image, find(image, margin), self.window)
         seen = look(parts)
@@ -143,16 +143,18 @@ class SpotterRegressor(PointRegressor):
         # For a Gaussian of 1.2 px, about: the perceptron says what is different.
         usual = ((1 / seen.height + 4 * (seen.spread / seen.height).square()).sqrt() / 2).log()
         sd = (usual[:, None] + log_sd.mean(dim=2)).clamp(*map(math.log, _SD_PX)).exp()
-        xy = (along[..., 0] - along[..., 1]) / 2 + self.window // 2 + parts.corner
+        xy = (along[..., 0] - along[..., 1]) / 2 + self.window // 2
         photons, background = (part.mean(dim=(1, 2)).exp() for part in light)
-        return parts, {
-            "x": xy[:, 0],
-            "y": xy[:, 1],
-            "sd_x": sd[:, 0],
-            "sd_y": sd[:, 1],
-            "photons": photons * seen.height * 9,
-            "background": background * seen.background,
-        }
+        return (
+            parts,
+            xy,
+            {
+                "sd_x": sd[:, 0],
+                "sd_y": sd[:, 1],
+                "photons": photons * seen.height * 9,
+                "background": background * seen.background,
+            },
+        )
 
 
 def look(parts: Windows) -> Look:
@@ -191,7 +193,3 @@ def _meant(truth: Columns, centre: Tensor) -> Columns:
     first, second = ((as_xy(one, "_true") - centre).square().sum(dim=1) for one in (truth, other))
     swap = (second < first) & (other["photons_true"] > 0)
     return {**truth, **{name: torch.where(swap, other[name], truth[name]) for name in names}}
-
-
-def _without_xy(columns: Columns) -> Columns:
-    return {name: column for name, column in columns.items() if name not in ("x", "y")}

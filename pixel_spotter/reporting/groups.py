@@ -82,6 +82,11 @@ class Group:
         return self.mean("parameters") > 0
 
     @property
+    def trained_before(self) -> bool:
+        """Tell whether its runs took what was trained elsewhere: their time is not training's."""
+        return "trained_here" in self.runs and not self.runs["trained_here"].astype(bool).any()
+
+    @property
     def exact(self) -> bool:
         """Tell whether no error is larger than what is written as 0."""
         return self.mean("test/max_error_px") < 5e-4

@@ -67,11 +67,11 @@ def judge(groups: Sequence[Group]) -> Verdict:
         headline = f"No trained model holds everywhere; {best.variant} errs least."
     what = "models and settings" if any(group.label for group in groups) else "models"
     reasons.append(_place(table[best.variant], best, splits, f"{len(learned)} trained {what}"))
-    reasons.append(
-        f"It has {whole(best.mean('parameters'))} parameters and trains in "
-        f"{seconds(best.mean('train_seconds'))} s "
-        f"({whole(best.mean('train_images_per_second'))} images/s)."
-    )
+    cost = "was trained before"
+    if not best.trained_before:
+        per_second = whole(best.mean("train_images_per_second"))
+        cost = f"trains in {seconds(best.mean('train_seconds'))} s ({per_second} images/s)"
+    reasons.append(f"It has {whole(best.mean('parameters'))} parameters and {cost}.")
     if others:
         of_other_models = [group for group in others if group.model != best.model]
         reasons.append(_rival(best, [*of_other_models, *others][0]))
@@ -126,8 +126,9 @@ def _place(row: Mapping[str, Group], best: Group, splits: Sequence[str], among: 
 
 def _rival(best: Group, second: Group) -> str:
     """Compare the best model with the next, where each does worst, seed by seed."""
-    time = seconds(second.mean("train_seconds"))
-    line = f"Next is {second.variant} with {second.error} on {second.split}, in {time} s"
+    time = f"in {seconds(second.mean('train_seconds'))} s"
+    time = "trained before" if second.trained_before else time
+    line = f"Next is {second.variant} with {second.error} on {second.split}, {time}"
     differences = paired(best, second)
     if len(differences) < 2:
         shared = "one shared seed" if differences else "no shared seed"

@@ -151,6 +151,7 @@ def test_what_its_members_were_trained_on_counts_as_seen(two: list[str], tmp_pat
     assert metrics["test/seen_in_training"] == pytest.approx(expected)
     assert expected > 0
     assert metrics["lr"] is None
+    assert metrics["trained_here"] is False
 
     checkpoint = tmp_path / "run/checkpoints/best.ckpt"
     for path in two:

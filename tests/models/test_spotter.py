@@ -93,6 +93,26 @@ def test_the_loss_is_that_of_a_gaussian_and_linear_far_away(model: SpotterRegres
             torch.testing.assert_close(loss, expected + sd.log().mean(), atol=2e-3, rtol=1e-3)
 
 
+def test_of_two_spots_it_learns_the_closer_one(model: SpotterRegressor) -> None:
+    image = torch.full((1, 1, 21, 21), 10.0)
+    image[0, 0, 10, 10] = 500.0  # where it looks
+    one, other = {"x_true": 13.0, "y_true": 10.0}, {"x_true": 9.6, "y_true": 10.2}
+    alone = {name: torch.tensor([value]) for name, value in other.items()}
+    both = {
+        **{name: torch.tensor([value]) for name, value in one.items()},
+        **{f"neighbour_{name}": column for name, column in alone.items()},
+        "photons_true": torch.tensor([900.0]),
+        "neighbour_photons_true": torch.tensor([700.0]),
+    }
+    alone["photons_true"] = torch.tensor([700.0])
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model.training_loss(image, both), model.training_loss(image, alone)
+        )
+        none = both | {"neighbour_photons_true": torch.zeros(1)}
+        assert model.training_loss(image, none) > model.training_loss(image, alone) + 0.1
+
+
 def test_it_learns_where_spots_are_and_how_exactly_it_knows() -> None:
     torch.manual_seed(0)
     data = SpotDataModule(image_size=13, margin_px=5, photons=3000.0, sigma_px=1.2, batch_size=128)

@@ -138,6 +138,15 @@ def test_closed_forms_alone_recommend_nothing() -> None:
     assert "No trained model" in verdict(cell("argmax", parameters=0, error=0.0)).headline
 
 
+def test_what_was_trained_elsewhere_has_no_time_of_training() -> None:
+    before = cell("trained", error=0.1, trained_here=False)
+    reasons = verdict(before, cell("cnn", error=0.2, trained_here=True)).reasons
+    assert "It has 10 parameters and was trained before." in reasons
+    assert rival(cell("cnn", error=0.05), before).startswith(
+        "Next is trained with 0.100 px on uniform, trained before"
+    )
+
+
 def test_what_one_model_has_seen_leaves_the_others_comparable() -> None:
     answer = verdict(
         *(cell("good", seed=seed, error=0.2) for seed in (0, 1)),
