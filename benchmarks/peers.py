@@ -116,7 +116,7 @@ def make_spots(condition: str, count: int, frame: int) -> Spots:
 def answers(program: Program, spots: Spots) -> np.ndarray:
     """Let a program find spots: rows in the frames, (N, 4)."""
     spots, corner = spots.first(program.most), spots.corner
-    if program.side:
+    if program.side and (spots.margin_px or program.find is None):
         corner = (corner + (SIDE - program.side) // 2).clip(min=0)
         x, y = (slice(first, first + program.side) for first in corner)
         spots = spots._replace(crops=np.ascontiguousarray(spots.frames[:, y, x]))

@@ -58,7 +58,7 @@ class Program(NamedTuple):
         fit: spots with crops -> (N, 4), in the crops.
         find: frames (N, F, F) and the width -> (M, 4) for each frame: all spots found in it.
         told_width: whether it makes use of the width.
-        side: of the images it always takes, px; 0: crops, or frames to find spots in.
+        side: of the images it takes around spots, px; 0: crops, or frames to find spots in.
         most: spots that it is given, where all would take too long.
     """
 
@@ -101,13 +101,25 @@ def our_estimator(name: str, knows_width: bool) -> Program:
 
 
 def our_model(path: Path) -> Program:
-    """Take a trained model, which always gets images of its own size around the spots."""
+    """Take a trained model, which gets images of its own size around the spots.
+
+    At the edge, one that takes any size gets crops and frames as others do.
+    """
     model, _ = load_model(path)
+    size, margin_px = model.size, getattr(model, "margin_px", 0)
+
+    def ask(images: np.ndarray, margin_px: float) -> np.ndarray:
+        model.search((images.shape[1], images.shape[2]), margin_px)
+        return ours(lambda image: model.estimate(image[:, None]), images)
 
     def fit(spots: Spots) -> np.ndarray:
-        return ours(lambda image: model.estimate(image[:, None]), spots.crops)
+        own = spots.crops.shape[1:] == size
+        return ask(spots.crops, margin_px if own else spots.margin_px)
 
-    return Program(fit, None, False, model.size[0])
+    def find(frames: np.ndarray, sigma_px: float) -> list[np.ndarray]:
+        return np.split(ask(frames, 0), len(frames))
+
+    return Program(fit, find if model.any_size else None, False, size[0])
 
 
 def picasso() -> Program:
