@@ -100,7 +100,7 @@ class MeasuredPSF:
     """A point-spread function that was measured, on a grid finer than the pixels.
 
     Between its samples it is interpolated by cubic B-splines, whose derivatives are continuous;
-    outside the array it is 0.
+    outside the array it is 0, and nowhere less.
 
     Args:
         file: a ``.npy`` array (H, W), or the array itself: relative light per sample, none of it
@@ -144,6 +144,8 @@ class MeasuredPSF:
         # (..., H, 4, W, 4): the weights around each pixel
         around = weights[rows[..., :, :, None, None], columns[..., None, None, :, :]]
         parts = torch.einsum("...hawb,...ra,...cb->...rchw", around, y, x)
+        # Splines swing a little below 0 beside an array that ends abruptly; light does not.
+        parts = torch.where(parts[..., :1, :1, :, :] > 0, parts, 0)
         value, by_x, by_y = parts[..., 0, 0, :, :], parts[..., 0, 1, :, :], parts[..., 1, 0, :, :]
         return torch.stack([value, by_x, by_y, torch.zeros_like(value)], dim=-3)
 

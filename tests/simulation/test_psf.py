@@ -8,6 +8,7 @@ import torch
 from scipy.integrate import dblquad
 from torch import Tensor
 
+from pixel_spotter.data.spots import SpotDataModule
 from pixel_spotter.simulation.psf import PSF, GaussianPSF, MeasuredPSF, expected_image, make_psf
 
 SIZE = (9, 11)
@@ -59,6 +60,21 @@ def test_derivatives_are_those_of_finite_differences(psf: PSF) -> None:
         change[parameter] = step
         numeric = (image(theta + change)[0] - image(theta - change)[0]) / (2 * step)
         torch.testing.assert_close(derivatives[:, parameter], numeric, atol=1e-5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("oversampling", [1, 4, 5])
+def test_light_is_never_negative_beside_an_array_that_ends_abruptly(oversampling: int) -> None:
+    psf = MeasuredPSF(torch.ones(9, 9), oversampling)
+    where = torch.linspace(3, 6, 200)
+    share = psf(torch.stack([where, where], dim=1), torch.ones(200), (9, 9))
+    none = share[:, 0] == 0
+    assert share[:, 0].min() == 0
+    assert not share[:, 1:][none[:, None].expand(-1, 3, -1, -1)].any()
+    dim = {"photons": 15_000.0, "background": 1e-3, "sigma_px": None}
+    data = SpotDataModule(
+        15, psf={"name": "measured", "file": psf.density, "oversampling": oversampling}, **dim
+    )
+    data.render(data.truth("test", 0, torch.arange(64)), "test", 0, torch.arange(64))
 
 
 def test_light_adds_up_and_flips_with_its_position() -> None:
