@@ -3,6 +3,8 @@ ARGS ?=
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 READY := $(VENV)/.ready
+# Tests of one file share what they made: a process takes whole files. Each needs about a GiB.
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install train grid dashboard test test-slow lint format benchmark clean
@@ -32,10 +34,10 @@ dashboard: $(READY)  ## open TensorBoard on outputs/
 	$(VENV)/bin/tensorboard --logdir outputs $(ARGS)
 
 test: $(READY)  ## run the tests (minutes)
-	$(RUN) pytest $(ARGS)
+	$(RUN) pytest $(PARALLEL) $(ARGS)
 
 test-slow: $(READY)  ## run the long tests as well
-	$(RUN) pytest -m '' $(ARGS)
+	$(RUN) pytest -m '' $(PARALLEL) $(ARGS)
 
 lint: $(READY)  ## check style, formatting and types
 	$(VENV)/bin/ruff check .
