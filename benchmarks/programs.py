@@ -100,26 +100,28 @@ def our_estimator(name: str, knows_width: bool) -> Program:
     return Program(fit, find, knows_width)
 
 
-def our_model(path: Path) -> Program:
-    """Take a trained model, which gets images of its own size around the spots.
+def our_model(path: Path, pixel_known: bool = True) -> Program:
+    """Take a trained model.
 
-    At the edge, one that takes any size gets crops and frames as others do.
+    One that takes any size gets the same as others do, or, if it is not to know the spot's pixel,
+    images of the size that it was trained on, with its own margin; another always gets those.
     """
     model, _ = load_model(path)
-    size, margin_px = model.size, getattr(model, "margin_px", 0)
+    own = None if model.any_size and pixel_known else getattr(model, "margin_px", 0)
 
     def ask(images: np.ndarray, margin_px: float) -> np.ndarray:
-        model.search((images.shape[1], images.shape[2]), margin_px)
+        if model.any_size:
+            model.search((images.shape[1], images.shape[2]), margin_px)
         return ours(lambda image: model.estimate(image[:, None]), images)
 
     def fit(spots: Spots) -> np.ndarray:
-        own = spots.crops.shape[1:] == size
-        return ask(spots.crops, margin_px if own else spots.margin_px)
+        return ask(spots.crops, spots.margin_px if own is None or not spots.margin_px else own)
 
     def find(frames: np.ndarray, sigma_px: float) -> list[np.ndarray]:
         return np.split(ask(frames, 0), len(frames))
 
-    return Program(fit, find if model.any_size else None, False, size[0])
+    side = 0 if own is None else model.size[0]
+    return Program(fit, find if model.any_size else None, False, side)
 
 
 def picasso() -> Program:
@@ -339,6 +341,7 @@ def load_programs(checkpoints: Sequence[Path], only: Sequence[str]) -> dict[str,
     for path in checkpoints:
         run = path.parent.parent.name if path.parent.name == "checkpoints" else path.stem
         ways[f"our model {run}"] = partial(our_model, path)
+        ways[f"our model {run}, pixel unknown"] = partial(our_model, path, False)
     ways |= {name: load for name, (_, load) in PEERS.items()}
     programs = {}
     for name, load in ways.items():
