@@ -14,6 +14,7 @@ import torch
 
 from pixel_spotter import estimators
 from pixel_spotter.coordinates import Columns
+from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.loading import load_model
 
 SIDE = 13
@@ -100,13 +101,12 @@ def our_estimator(name: str, knows_width: bool) -> Program:
     return Program(fit, find, knows_width)
 
 
-def our_model(path: Path, pixel_known: bool = True) -> Program:
+def our_model(model: PointRegressor, pixel_known: bool = True) -> Program:
     """Take a trained model.
 
     One that takes any size gets the same as others do, or, if it is not to know the spot's pixel,
     images of the size that it was trained on, with its own margin; another always gets those.
     """
-    model, _ = load_model(path)
     own = None if model.any_size and pixel_known else getattr(model, "margin_px", 0)
 
     def ask(images: np.ndarray, margin_px: float) -> np.ndarray:
@@ -340,8 +340,10 @@ def load_programs(checkpoints: Sequence[Path], only: Sequence[str]) -> dict[str,
             ways[f"our {name}, width known"] = partial(our_estimator, name, True)
     for path in checkpoints:
         run = path.parent.parent.name if path.parent.name == "checkpoints" else path.stem
-        ways[f"our model {run}"] = partial(our_model, path)
-        ways[f"our model {run}, pixel unknown"] = partial(our_model, path, False)
+        model, _ = load_model(path)
+        ways[f"our model {run}"] = partial(our_model, model)
+        if model.any_size:
+            ways[f"our model {run}, pixel unknown"] = partial(our_model, model, False)
     ways |= {name: load for name, (_, load) in PEERS.items()}
     programs = {}
     for name, load in ways.items():

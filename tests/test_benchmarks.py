@@ -11,6 +11,7 @@ from conftest import ROOT, save_checkpoint
 from PIL import Image
 
 from pixel_spotter.models.closed_form import ClosedForm
+from pixel_spotter.models.spotter import SpotterRegressor
 
 PARTICLES = ROOT.parent / "shared/data/stuck_particles.tif"
 OURS = ["our phasor", "our maximum_likelihood"]
@@ -55,22 +56,35 @@ def test_a_checkpoint_gets_images_of_its_own_size(
     settings = {"sigma_px": 1.0, "read_noise": 0.0}
     model = ClosedForm(side, "maximum_likelihood", settings)
     save_checkpoint(path, model, side)
-    few = [
-        "--spots",
-        "96",
-        "--rounds",
-        "1",
-        "--only",
-        "our model",
-        "--conditions",
-        "edge",
-        "10, 1.0",
-    ]
+    few = ["--spots", "96", "--rounds", "1", "--only", "model", "--conditions", "edge"]
+    few.append("10, 1.0")
     peers.main([*few, "--checkpoint", str(path), "--output", str(tmp_path)])
     rows = pd.read_csv(tmp_path / "peers.csv")
     assert set(rows["program"]) == {"our model fit"}
     assert (rows["no_answer"] == 0).all()
     assert (rows["ratio"] < 1.3).all()
+
+
+def test_a_checkpoint_of_any_size_is_told_the_pixel_or_not(
+    peers: ModuleType, tmp_path: Path
+) -> None:
+    path = tmp_path / "net.ckpt"
+    save_checkpoint(path, SpotterRegressor(17, margin_px=5), 17)
+    asked: list[tuple[tuple[int, int], float]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        search = SpotterRegressor.search
+        patch.setattr(
+            SpotterRegressor,
+            "search",
+            lambda self, *looked: (asked.append(looked), search(self, *looked))[1],
+        )
+        programs = peers.load_programs([path], ["model"])
+        for condition in ("300 photons, 10, 1.0 px", "edge, to be found"):
+            for program in programs.values():
+                del asked[:]
+                peers.answers(program, peers.make_spots(condition, 32, 33))
+                middle = ((13, 13), 6) if program is programs["our model net"] else ((17, 17), 5)
+                assert asked[0] == (middle if "photons" in condition else ((33, 33), 0))
 
 
 @pytest.fixture
