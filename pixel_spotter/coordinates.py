@@ -25,7 +25,9 @@ Size = tuple[int, int]
 Columns = dict[str, Tensor]
 """Named columns of a table, each (N,): ``x, y, x_true, y_true, ...``, see docs/design.md."""
 
-FLAGS = ("", "nothing found", "outside", "unlike training", "saturated", "crowded")
+FLAGS = (
+    "", "nothing found", "outside", "unlike training", "saturated", "crowded", "at the edge",
+)  # fmt: skip
 """Why to doubt an answer: the column ``flag`` holds an index of these, files hold the words."""
 
 

@@ -173,13 +173,14 @@ FIGURES: tuple[Figure, ...] = (
         _spread_error_correlation,
     ),
     Figure("found", "found", "", share, ("x", "flag"), lambda c: c["x"].isfinite().double().mean()),
+    Figure("flagged", "flagged", "", share, ("flag",), lambda c: (c["flag"] > 0).double().mean()),
     Figure("count", "positions", "", whole, ("x_true",), lambda c: len(c["x_true"])),
 )  # fmt: skip
 """All figures, in the order in which tables have them.
 
 ``rmse_px`` and ``mse_px2`` are means over both axes; a hit is a prediction in the true pixel; the
 bias is the mean of prediction minus truth; pixel locking is the part of it that follows where in
-its pixel the truth lies.
+its pixel the truth lies; flagged are rows with a reason to doubt them.
 """
 
 

@@ -1,5 +1,7 @@
 """What estimators answer, and where there is reason to doubt it."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -10,13 +12,20 @@ _PLATEAU = 4
 """So many pixels of a window that all hold its largest value are a saturated spot."""
 
 
-def answers(parts: Windows, image: Tensor, xy: Tensor, **others: Tensor) -> Columns:
-    """Name what was found in windows, and flag what cannot be an answer.
+def answers(
+    parts: Windows,
+    image: Tensor,
+    xy: Tensor,
+    doubts: Mapping[str, Tensor] | None = None,
+    **others: Tensor,
+) -> Columns:
+    """Name what was found in windows, and flag what cannot be an answer, or may be a wrong one.
 
     Args:
         parts: the windows, in which it was found.
         image: the images that they are parts of, (B, H, W).
         xy: positions in the windows, px, (B, 2).
+        doubts: further flags, and where they hold, (B,), bool.
         others: further columns, (B,) each.
 
     Returns:
@@ -34,7 +43,14 @@ def answers(parts: Windows, image: Tensor, xy: Tensor, **others: Tensor) -> Colu
     outside = ((place < -0.5) | (place > torch.tensor([width, height]).to(place) - 0.5)).any(dim=1)
     nothing = ~place.isfinite().all(dim=1) | ~(brightest > darkest)
     flag = torch.zeros_like(place[:, 0])
-    for name, where in (("outside", outside), ("nothing found", nothing), ("saturated", saturated)):
+    reasons = {
+        **(doubts or {}),
+        "at the edge": parts.moved,
+        "outside": outside,
+        "nothing found": nothing,
+        "saturated": saturated,
+    }
+    for name, where in reasons.items():  # the last counts
         flag = torch.where(where, float(FLAGS.index(name)), flag)
     columns = {**as_columns(place), **others}
     found = {name: torch.where(nothing, torch.nan, column) for name, column in columns.items()}

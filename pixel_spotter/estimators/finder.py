@@ -20,15 +20,17 @@ class Windows(NamedTuple):
         image: (B, w, w); 0 where nothing was recorded.
         seen: where something was, (B, w, w), bool.
         corner: ``x`` and ``y`` of each window's first pixel in its image, (B, 2), int64.
+        moved: where a window is not around its pixel, as the frame's edge is too close, (B,), bool.
     """
 
     image: Tensor
     seen: Tensor
     corner: Tensor
+    moved: Tensor
 
     def rows(self, chosen: Tensor) -> "Windows":
         """Return some of them, by their numbers."""
-        return Windows(self.image[chosen], self.seen[chosen], self.corner[chosen])
+        return Windows(*(part[chosen] for part in self))
 
 
 def find(image: Tensor, margin_px: int = 0) -> Tensor:
@@ -85,6 +87,7 @@ def windows(image: Tensor, centre: Tensor, side: int, within: bool = False) -> W
         raise ValueError(f"a window's side must be an odd number of pixels, got {side}")
     if side > min(height, width):
         raise ValueError(f"a window of {side} px is larger than images of {height}x{width} px")
+    asked = centre
     if within:
         last = torch.tensor([width, height], device=image.device) - 1 - side // 2
         centre = centre.clamp(min=side // 2).minimum(last)
@@ -94,7 +97,8 @@ def windows(image: Tensor, centre: Tensor, side: int, within: bool = False) -> W
     place = y.clamp(0, height - 1)[:, :, None] * width + x.clamp(0, width - 1)[:, None, :]
     part = image.flatten(1).gather(1, place.flatten(1)).view(-1, side, side)
     seen = inside & part.isfinite()
-    return Windows(torch.where(seen, part, 0), seen, centre - side // 2)
+    moved = (centre != asked).any(dim=1)
+    return Windows(torch.where(seen, part, 0), seen, centre - side // 2, moved)
 
 
 def _filter(image: Tensor, kernel: Tensor) -> Tensor:

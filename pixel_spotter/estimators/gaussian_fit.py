@@ -11,6 +11,7 @@ from torch import Tensor
 from pixel_spotter.coordinates import Columns, all_positions
 from pixel_spotter.estimators.answers import answers
 from pixel_spotter.estimators.finder import Windows, find, windows
+from pixel_spotter.estimators.residuals import crowded, excess_variance, noise_at_the_border
 from pixel_spotter.estimators.scoring import Point, fit
 from pixel_spotter.estimators.sums import spots_of
 from pixel_spotter.simulation.bound import inverse
@@ -47,10 +48,11 @@ def least_squares(
     ended, found = fit(parts, _start(parts, sigma_px), psf, fit_width, None)
     spots = spots_of(psf, ended.theta, window)
     free = ended.ascent.shape[1]
-    added = _excess_variance(parts, spots.expected, free, torch.zeros_like(parts.image[:, :1, :1]))
+    added = excess_variance(parts, spots.expected, free, torch.zeros_like(parts.image[:, :1, :1]))
     _, shaken = spots.sums((spots.expected + added) * parts.seen, torch.zeros_like(parts.image))
     covariance = inverse(ended.information)
-    return _named(parts, image, ended, found, covariance @ shaken[:, :free, :free] @ covariance)
+    covariance = covariance @ shaken[:, :free, :free] @ covariance
+    return _named(parts, image, psf, ended, found, covariance)
 
 
 def maximum_likelihood(
@@ -83,7 +85,7 @@ def maximum_likelihood(
     theta = _start(parts, sigma_px)
     fit_width = _fits_width(psf, sigma_px)
     ended, found, _ = _fit_likelihood(parts, [theta], psf, fit_width, image, read_noise)
-    return _named(parts, image, ended, found, inverse(ended.information))
+    return _named(parts, image, psf, ended, found, inverse(ended.information))
 
 
 def maximum_likelihood_pair(
@@ -130,7 +132,7 @@ def maximum_likelihood_pair(
     covariance = covariance.gather(1, free[:, :, None].expand_as(covariance))
     covariance = covariance.gather(2, free[:, None, :].expand_as(covariance))
     ended = ended._replace(theta=ended.theta.gather(1, order))
-    pair = _named(parts, image, ended, found, covariance)
+    pair = _named(parts, image, psf, ended, found, covariance)
     single = maximum_likelihood(image, sigma_px, read_noise, window, margin_px, psf)
     return {name: torch.where(two, column, single[name]) for name, column in pair.items()}
 
@@ -162,7 +164,7 @@ def _fit_likelihood(
         Where the fit ended, whether it found a spot, and the variance beside shot noise.
     """
     if read_noise is None:
-        added = _noise_at_the_border(parts)
+        added = noise_at_the_border(parts)
     elif isinstance(read_noise, Tensor):
         noise = read_noise.to(image).expand_as(image)
         at = parts.corner + parts.image.shape[-1] // 2
@@ -178,7 +180,7 @@ def _fit_likelihood(
         ended, found = other.where(better, ended), torch.where(better, other_found, found)
     if read_noise is None:
         expected = spots_of(psf, ended.theta, parts.image.shape[-1]).expected
-        added = _excess_variance(parts, expected, ended.ascent.shape[1], added)
+        added = excess_variance(parts, expected, ended.ascent.shape[1], added)
         ended, found = fit(parts, ended.theta, psf, fit_width, added)
     return ended, found, added
 
@@ -239,40 +241,18 @@ def _taken_apart(parts: Windows, theta: Tensor) -> Tensor:
     return torch.cat([centre + half, photons, centre - half, photons, theta[:, 3:]], dim=1)
 
 
-def _noise_at_the_border(parts: Windows) -> Tensor:
-    """Return the variance beyond shot noise in the outermost two rings, photons²: (B, 1, 1)."""
-    border = parts.seen.clone()
-    border[:, 2:-2, 2:-2] = False
-    count = border.sum(dim=(1, 2), keepdim=True).clamp(min=2)
-    mean = (parts.image * border).sum(dim=(1, 2), keepdim=True) / count
-    square = ((parts.image - mean).square() * border).sum(dim=(1, 2), keepdim=True)
-    return (square / (count - 1) - mean).clamp(min=0)
-
-
-def _excess_variance(parts: Windows, expected: Tensor, fitted: int, added: Tensor) -> Tensor:
-    """Return the variance that residuals show beyond shot noise, photons²: (B, 1, 1).
-
-    The mean of its estimates from all pixels, weighted as if ``added`` were the truth, with so
-    many numbers ``fitted`` to them.
-    """
-    weight = parts.seen / (expected + added).square()
-    count = parts.seen.sum(dim=(1, 2), keepdim=True)
-    lost = count / (count - fitted).clamp(min=1)
-    excess = (parts.image - expected).square() * lost - expected
-    total = weight.sum(dim=(1, 2), keepdim=True).clamp(min=1e-30)
-    return ((excess * weight).sum(dim=(1, 2), keepdim=True) / total).clamp(min=0)
-
-
 def _named(
-    parts: Windows, image: Tensor, ended: Point, found: Tensor, covariance: Tensor
+    parts: Windows, image: Tensor, psf: PSF, ended: Point, found: Tensor, covariance: Tensor
 ) -> Columns:
     """Name what was fitted; a position without a deviation is none."""
     variance_x, variance_y = covariance[:, 0, 0], covariance[:, 1, 1]
     found = found & (variance_x > 0) & (variance_y > 0)
+    expected = spots_of(psf, ended.theta, parts.image.shape[-1]).expected
     return answers(
         parts,
         image,
         torch.where(found[:, None], ended.theta[:, :2], torch.nan),
+        {"crowded": crowded(parts, expected, ended.ascent.shape[1])},
         sd_x=variance_x.sqrt(),
         sd_y=variance_y.sqrt(),
         corr_xy=covariance[:, 0, 1] / (variance_x * variance_y).sqrt(),

@@ -111,7 +111,7 @@ class SpotterRegressor(PointRegressor):
                 f"{tuple(image.shape)}"
             )
         parts, xy, others = self._read(image[:, 0])
-        return answers(parts, image[:, 0], xy, **others)
+        return answers(parts, image[:, 0], xy, None, **others)
 
     def training_loss(self, image: Tensor, truth: Columns) -> Tensor:
         """Return minus the logarithm of the position's likelihood, and a little of the light's.

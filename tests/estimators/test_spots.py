@@ -134,6 +134,43 @@ def test_images_without_a_spot_are_flagged(name: str) -> None:
     assert found["x"][2].nan_to_num(10).item() == pytest.approx(10, abs=0.5)
 
 
+def flagged(found: Columns, reason: str) -> float:
+    return (found["flag"] == FLAGS.index(reason)).double().mean().item()
+
+
+@pytest.mark.parametrize("settings", [{}, {"photons": 300, "background": 1}, {"camera": 4.0}])
+@pytest.mark.parametrize("name", FITS)
+def test_a_neighbour_that_is_not_fitted_is_flagged(name: str, settings: dict[str, object]) -> None:
+    if "camera" in settings:
+        settings = {"camera": {"read_noise": settings["camera"]}}
+    alone, _ = made(1000, **settings)
+    assert flagged(getattr(estimators, name)(alone, margin_px=8), "crowded") < 0.005
+    beside = {"neighbour_probability": 1.0, "neighbour_ratio": 2.0, "neighbour_px": (2.5, 6.0)}
+    image, truth = made(1000, **settings, **beside)
+    found = getattr(estimators, name)(image, margin_px=8)
+    if name == "maximum_likelihood_pair":
+        assert flagged(found, "crowded") < 0.05
+        return
+    wrong = (found["x"] - truth["x_true"]).abs() > 4 * found["sd_x"]
+    assert wrong.double().mean() > 0.2
+    wrongly = {column: values[wrong] for column, values in found.items()}
+    assert flagged(wrongly, "crowded") > 0.97
+
+
+def test_a_spot_of_another_shape_is_flagged_where_it_matters() -> None:
+    image, _ = made(500, photons=20_000, psf={"name": "gaussian", "ratio": 1.4})
+    assert flagged(estimators.maximum_likelihood(image, margin_px=8), "crowded") > 0.99
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_window_that_the_edge_moves_is_flagged(name: str) -> None:
+    image = made(4, photons=10_000, margin_px=9)[0]
+    whole = getattr(estimators, name)(image)
+    assert not whole["flag"].any()
+    cut = getattr(estimators, name)(image[:, :, 8:])  # the spot lies in the second column
+    assert flagged(cut, "at the edge") == 1
+
+
 @pytest.mark.parametrize("name", FITS)
 def test_a_fit_that_ends_nowhere_is_no_answer(name: str) -> None:
     """Of so dim spots, up to one in ten has no width: each row is whole, or found nothing."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from pixel_spotter.coordinates import FLAGS, as_xy
 from pixel_spotter.data.spots import SpotDataModule
 from pixel_spotter.errors import UserError
-from pixel_spotter.estimators.finder import Windows
+from pixel_spotter.estimators.finder import windows
 from pixel_spotter.models.spotter import SpotterRegressor, look
 from pixel_spotter.train import train
 
@@ -67,7 +67,7 @@ def test_spots_of_all_brightnesses_look_alike() -> None:
     shape = torch.zeros(13, 13)
     shape[5:8, 5:8] = 1
     image = torch.stack([10 + 1e3 * shape, 10 + 1e6 * shape])
-    seen = look(Windows(image, torch.ones_like(image, dtype=torch.bool), torch.zeros(2, 2)))
+    seen = look(windows(image, torch.full((2, 2), 6), 13))
     torch.testing.assert_close(seen.image, shape.expand(2, -1, -1), atol=1e-4, rtol=0)
     torch.testing.assert_close(seen.height, torch.tensor([1e3, 1e6]))
     torch.testing.assert_close(seen.background, torch.tensor([10.0, 10.0]))
@@ -76,7 +76,7 @@ def test_spots_of_all_brightnesses_look_alike() -> None:
 def test_a_far_brighter_neighbour_does_not_drown_what_is_seen() -> None:
     image = torch.full((1, 13, 13), 25.0)
     image[0, 1, 1] = 1e5
-    seen = look(Windows(image, torch.ones_like(image, dtype=torch.bool), torch.zeros(1, 2)))
+    seen = look(windows(image, torch.full((1, 2), 6), 13))
     assert seen.image.abs().max() < 10
 
 

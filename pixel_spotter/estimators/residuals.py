@@ -1,0 +1,62 @@
+"""What a fit leaves of a window: noise beside that of light, and what is more than noise."""
+
+import torch
+from torch import Tensor
+
+from pixel_spotter.estimators.finder import Windows
+
+_CROWDED = 5.0
+"""Residuals so many deviations beyond what noise makes are another spot's, or of another shape."""
+
+
+def noise_at_the_border(parts: Windows) -> Tensor:
+    """Return the variance beyond shot noise in the outermost two rings, photons²: (B, 1, 1)."""
+    border = parts.seen.clone()
+    border[:, 2:-2, 2:-2] = False
+    count = border.sum(dim=(1, 2), keepdim=True).clamp(min=2)
+    mean = (parts.image * border).sum(dim=(1, 2), keepdim=True) / count
+    square = ((parts.image - mean).square() * border).sum(dim=(1, 2), keepdim=True)
+    return (square / (count - 1) - mean).clamp(min=0)
+
+
+def excess_variance(parts: Windows, expected: Tensor, fitted: int, added: Tensor) -> Tensor:
+    """Return the variance that residuals show beyond shot noise, photons²: (B, 1, 1).
+
+    The mean of its estimates from all pixels, weighted as if ``added`` were the truth, with so
+    many numbers ``fitted`` to them.
+    """
+    weight = parts.seen / (expected + added).square()
+    count = parts.seen.sum(dim=(1, 2), keepdim=True)
+    lost = count / (count - fitted).clamp(min=1)
+    excess = (parts.image - expected).square() * lost - expected
+    total = weight.sum(dim=(1, 2), keepdim=True).clamp(min=1e-30)
+    return ((excess * weight).sum(dim=(1, 2), keepdim=True) / total).clamp(min=0)
+
+
+def crowded(parts: Windows, expected: Tensor, fitted: int) -> Tensor:
+    """Return where there is more in windows than the fitted spots and noise, (B,), bool.
+
+    The squares of residuals over their variance, summed up, have a known mean and variance. The
+    noise beside that of light is what the two quietest sides of a window show, as one or two have a
+    neighbour's light.
+
+    Args:
+        parts: the windows.
+        expected: photons in their pixels, by the fit, (B, w, w).
+        fitted: so many numbers were fitted to each.
+    """
+    image, seen = parts.image.flatten(1), parts.seen.to(expected).flatten(1)
+    strips = torch.zeros(4, *expected.shape[1:], dtype=image.dtype, device=image.device)
+    strips[0, :2] = strips[1, -2:] = strips[2, :, :2] = strips[3, :, -2:] = 1
+    count, total, square = (part @ strips.flatten(1).T for part in (seen, image, image.square()))
+    mean = total / count.clamp(min=1)
+    variance = (square - total * mean).clamp(min=0) / (count - 1).clamp(min=1)
+    # The mean of the two smallest of four such variances is 1 / 1.2 of theirs, about.
+    excess = torch.where(count > 2, 1.2 * variance - mean, torch.inf).sort(dim=1).values[:, :2]
+    added = torch.where(excess.isfinite(), excess, excess[:, :1]).mean(dim=1).clamp(min=0)
+    added = added.nan_to_num(posinf=0)
+    weight = seen / (expected.flatten(1) + added[:, None]).clamp(min=1e-3)
+    square = ((image - expected.flatten(1)).square() * weight).sum(dim=1)
+    total, count = weight.sum(dim=1), seen.sum(dim=1)
+    deviation = (2 * count + total + (added * total).square() / 8).sqrt()
+    return square - (count - fitted) > _CROWDED * deviation
