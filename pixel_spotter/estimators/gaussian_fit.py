@@ -173,9 +173,10 @@ def _fit_likelihood(
         added = torch.full_like(parts.image[:, :1, :1], read_noise**2)
     else:
         raise ValueError(f"read_noise must be a number of electrons, got {read_noise}")
-    ended, found = fit(parts, starts[0], psf, fit_width, added)
+    tolerance = 1.0 if read_noise is None else 0.03  # where another fit follows, near is enough
+    ended, found = fit(parts, starts[0], psf, fit_width, added, tolerance)
     for start in starts[1:]:
-        other, other_found = fit(parts, start, psf, fit_width, added)
+        other, other_found = fit(parts, start, psf, fit_width, added, tolerance)
         better = other.loss < ended.loss
         ended, found = other.where(better, ended), torch.where(better, other_found, found)
     if read_noise is None:

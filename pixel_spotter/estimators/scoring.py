@@ -13,9 +13,6 @@ _ITERATIONS = 30
 _AT_A_TIME = 1024
 """So many windows' sums stay in a processor's cache."""
 
-_CONVERGED = 0.03
-"""A fit ends with a step whose length, squared and in standard deviations, is below this."""
-
 _LEAST_PHOTONS, _LEAST_BACKGROUND = 0.1, 1e-3
 _WIDTHS_PX = (0.3, 6.0)
 
@@ -46,7 +43,12 @@ class Point(NamedTuple):
 
 
 def fit(
-    parts: Windows, theta: Tensor, psf: PSF, fit_width: bool, added: Tensor | None
+    parts: Windows,
+    theta: Tensor,
+    psf: PSF,
+    fit_width: bool,
+    added: Tensor | None,
+    tolerance: float = 0.03,
 ) -> tuple[Point, Tensor]:
     """Fit spots to windows, with the damping of Levenberg and Marquardt.
 
@@ -57,6 +59,8 @@ def fit(
         fit_width: whether sigma_px is free.
         added: variance beside that of shot noise, photons², which broadcasts with the windows, for
             the likelihood of Huang et al. 2013 (doi 10.1038/nmeth.2488); None: least squares.
+        tolerance: a fit ends with a step whose length, squared and in standard deviations, is
+            below this; what is left is far smaller.
 
     Returns:
         Where the fit ended, and whether it converged with a width that is not at its limits: (B,).
@@ -66,13 +70,18 @@ def fit(
     at_a_time = _AT_A_TIME if theta.device.type == "cpu" else max(1, len(theta))
     for rows in torch.split(torch.arange(len(theta), device=theta.device), at_a_time):
         there = added if added is None or len(added) == 1 else added[rows]
-        ended.append(_fit(parts.rows(rows), theta[rows], psf, fit_width, there))
+        ended.append(_fit(parts.rows(rows), theta[rows], psf, fit_width, there, tolerance))
     points, found = zip(*ended, strict=True)
     return Point(*(torch.cat(part) for part in zip(*points, strict=True))), torch.cat(found)
 
 
 def _fit(
-    parts: Windows, theta: Tensor, psf: PSF, fit_width: bool, added: Tensor | None
+    parts: Windows,
+    theta: Tensor,
+    psf: PSF,
+    fit_width: bool,
+    added: Tensor | None,
+    tolerance: float,
 ) -> tuple[Point, Tensor]:
     free = theta.shape[1] - (not fit_width)
     if added is not None:
@@ -92,7 +101,7 @@ def _fit(
             scale = (2 * point.loss / pixels).clamp(min=1e-12)
         better = tried.loss <= point.loss + 1e-3 * scale + 1e-6 * point.loss
         moved = tried.theta[:, :free] - point.theta[:, :free]
-        close = better & ((moved * point.ascent).sum(dim=1) < _CONVERGED * scale)
+        close = better & ((moved * point.ascent).sum(dim=1) < tolerance * scale)
         point = tried.where(better & going, point)
         damping = torch.where(better, damping / 10, damping * 10)
         converged[rows] |= close & going
