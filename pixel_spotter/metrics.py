@@ -94,9 +94,20 @@ def _box_iou(columns: Columns) -> Tensor:
     return (shared / (side.prod(dim=1) + 1 - shared)).mean()
 
 
+def _bounds(columns: Columns) -> Tensor:
+    """Return the Cramér-Rao bounds of both axes, (N, 2); nan where there is none."""
+    return torch.stack([columns["bound_x"], columns["bound_y"]], dim=1)
+
+
 def _bound(columns: Columns) -> Tensor:
     """Return the root mean square of the Cramér-Rao bounds of both axes."""
-    return torch.stack([columns["bound_x"], columns["bound_y"]]).square().mean().sqrt()
+    return _bounds(columns).square().nanmean().sqrt()
+
+
+def _efficiency(columns: Columns) -> Tensor:
+    """Return bound over rmse of the answers that have a bound."""
+    bounded = _bounds(columns).isfinite()
+    return _bound(columns) / _differences(columns)[bounded].square().mean().sqrt()
 
 
 def _covered(columns: Columns, deviations: float) -> Tensor:
@@ -160,10 +171,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure("bias_y_px", "bias y", "px", plain, _XY, lambda c: _differences(c)[:, 1].mean()),
     Figure("bias_phase_px", "pixel locking", "px", pixels, _XY, _phase_bias),
     Figure("bound_px", "bound", "px", pixels, _BOUND, _bound),
-    Figure(
-        "efficiency", "bound / rmse", "", plain, _BOUND,
-        lambda c: _bound(c) / _differences(c).square().mean().sqrt(),
-    ),
+    Figure("efficiency", "bound / rmse", "", plain, _BOUND, _efficiency),
     Figure("coverage_68", "within 1 sd", "", share, _SD, lambda c: _covered(c, 1.0)),
     Figure("coverage_95", "within 1.96 sd", "", share, _SD, lambda c: _covered(c, 1.96)),
     Figure("box_iou", "box IoU", "", plain, _BOX, _box_iou),

@@ -45,7 +45,7 @@ def test_each_figure_by_hand(key: str) -> None:
 def test_there_are_no_other_figures() -> None:
     assert [*figures(PRED, TRUE)] == [*BY_HAND]
     others = {"box_iou", "member_rmse_px", "spread_error_correlation"}
-    others |= {"bound_px", "efficiency", "coverage_68", "coverage_95", "found"}
+    others |= {"bound_px", "efficiency", "coverage_68", "coverage_95", "found", "flagged"}
     others |= {"bias_phase_px"}
     assert {figure.name for figure in FIGURES} == {*BY_HAND} | others
 
@@ -261,10 +261,18 @@ def test_figures_of_spots() -> None:
 def test_what_was_not_found_has_no_error() -> None:
     lost = PRED.clone()
     lost[0] = torch.nan
-    found = figures(lost, TRUE, flag=torch.tensor([1, 0, 0, 0]))
-    assert found["found"] == 0.75
+    found = figures(lost, TRUE, flag=torch.tensor([1, 0, 4, 0]))
+    assert (found["found"], found["flagged"]) == (0.75, 0.5)
     assert found["count"] == 4
     assert found["max_error_px"] == 1
+
+
+def test_what_has_no_bound_is_not_held_against_it() -> None:
+    bound = torch.tensor([torch.nan, 0.3, 0.3, 0.3])
+    error = torch.tensor([[100.0, 0.0], [0.6, 0.0], [0.0, 0.6], [0.6, 0.6]])
+    found = figures(TRUE + error, TRUE, bound_x=bound, bound_y=bound)
+    assert found["bound_px"] == pytest.approx(0.3)
+    assert found["efficiency"] == pytest.approx(0.3 / (4 * 0.36 / 6) ** 0.5)
 
 
 def between_pixels(count: int = 4000) -> torch.Tensor:

@@ -553,6 +553,23 @@ def test_cells_that_were_never_begun_are_open(tmp_path: Path) -> None:
     ]
 
 
+def test_terms_and_columns_are_those_that_say_something(tmp_path: Path) -> None:
+    write_cell(tmp_path, "cnn", "uniform", **{"test/found": 1.0, "test/flagged": 0.0})
+    (terms,) = (
+        one.terms for one in Report(read_sweep(tmp_path)).sections() if one.title == "Terms"
+    )
+    assert {"uniform", "error"} <= terms.keys()
+    assert not terms.keys() & {"iid", "border", "bound", "found", "flagged"}
+    assert "test/found" not in Report(read_sweep(tmp_path)).columns()
+    more = {"test/found": 0.9, "test/flagged": 0.1, "test/bound_px": 0.1}
+    write_cell(tmp_path, "svm", "edge", **more)
+    (terms,) = (
+        one.terms for one in Report(read_sweep(tmp_path)).sections() if one.title == "Terms"
+    )
+    assert {"bound", "found", "flagged"} <= terms.keys()
+    assert {*more} <= Report(read_sweep(tmp_path)).columns().keys()
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_every_command_of_the_plan_is_shown(tmp_path: Path) -> None:
     plan(tmp_path, ["experiment=x", "seed=0,1"], *cells("cnn"))

@@ -20,6 +20,7 @@ COMMANDS = {
 
 _SETTING = re.compile(r"^( *)([\w.]+):(?: +([^#\s].*?))?(?: +# *(.*))?$")
 _DEFAULT = re.compile(r"^  - (?:optional )?(\w+): (\S+)", flags=re.MULTILINE)
+_BROUGHT = re.compile(r"^  - /(\w+)@_global_\.\1: (\S+)", flags=re.MULTILINE)
 
 
 def overview() -> str:
@@ -53,17 +54,23 @@ def show_help(command: str, arguments: Sequence[str] = ()) -> None:
     for line in takewhile(lambda line: line.startswith("#"), text.splitlines()):
         print(f"  {line.removeprefix('#').strip()}".rstrip())
     groups = _DEFAULT.findall(text)
-    chosen = dict(groups) | dict(word.split("=", 1) for word in arguments if word.count("=") == 1)
+    given = dict(word.split("=", 1) for word in arguments if word.count("=") == 1)
+    chosen = dict(groups) | given
     if groups:
         print("\nchoices, the first being the default:")
         for group, default in groups:
             if "$" not in default:
-                files = sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml"))
-                print(f"  {group}={', '.join(dict.fromkeys([default, *files]))}")
+                print(f"  {group}={', '.join(_choices(group, default))}")
+                for choice in _choices(group, default):
+                    for inner, first in _brought(group, choice):
+                        also = ", ".join(_choices(inner, first))
+                        print(f"  {inner}={also}, with {group}={choice}")
     print("\nsettings, with their defaults:")
     rows = {key: (value, comment) for key, value, comment in _settings(f"{command}.yaml")}
-    for group, _ in groups:
+    for group, _ in groups:  # which grow
         choice = Template(chosen[group]).safe_substitute(chosen)  # a recipe's is ${model}
+        groups += _brought(group, choice)
+        chosen |= dict(_brought(group, choice)) | given
         for key, value, comment in _settings(f"{group}/{choice}.yaml"):
             rows[key] = (value, comment or rows.get(key, ("", ""))[1])
     for key, (value, comment) in rows.items():
@@ -74,10 +81,27 @@ def known_settings(command: str) -> list[str]:
     """Return the keys of a command's settings, whatever is chosen, and its groups."""
     text = (CONF_DIR / f"{command}.yaml").read_text(encoding="utf-8")
     groups = [group for group, default in _DEFAULT.findall(text) if "$" not in default]
+    groups += [
+        inner
+        for group in groups
+        for choice in _choices(group, "null")
+        for inner, _ in _brought(group, choice)
+    ]
     files = [file for group in groups for file in sorted((CONF_DIR / group).glob("*.yaml"))]
     names = [f"{command}.yaml", *(f"{file.parent.name}/{file.name}" for file in files)]
     keys = [key for name in names for key, _, _ in _settings(name)]
     return [*dict.fromkeys([*groups, *keys])]
+
+
+def _choices(group: str, default: str) -> list[str]:
+    files = sorted(file.stem for file in (CONF_DIR / group).glob("*.yaml"))
+    return list(dict.fromkeys([default, *files]))
+
+
+def _brought(group: str, choice: str) -> list[tuple[str, str]]:
+    """Return the groups that a choice brings with it, and their defaults."""
+    path = CONF_DIR / group / f"{choice}.yaml"
+    return _BROUGHT.findall(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 
 def _settings(file: str) -> Iterator[tuple[str, str, str]]:

@@ -47,6 +47,8 @@ class PointData(L.LightningDataModule, ABC):
 
     in_photons: bool = False
     """Whether images are in photons; others are 0 where black and 1 where white."""
+    has_gaps: bool = False
+    """Whether images may have pixels without a value, nan."""
     counts: dict[str, int]
     """How many samples an epoch of ``train``, ``val`` and ``test`` has."""
     train_samples: int

@@ -21,6 +21,9 @@ Range = float | Sequence[float]
 _CUT = 7
 """A cut frame shows less than this many columns, or rows, beside the spot's pixel."""
 
+_MOST = 1e9
+"""No setting is larger; float32 counts photons one by one up to 1.7e7."""
+
 _FLOOR_PIXELS = 2_000_000
 """So many pixels' derivatives are in memory at a time while bounds are computed."""
 
@@ -107,12 +110,17 @@ class SpotDataModule(PointData):
                 f"{margin_px}"
             )
         own_noise = self.camera.read_noise
+        if read_noise is not None and torch.as_tensor(own_noise).any():
+            raise ValueError(
+                "data.read_noise and camera.read_noise both say how much noise there is: set "
+                "data.read_noise=null for the camera's"
+            )
         if isinstance(own_noise, Tensor) and own_noise.shape != self.size:
             raise ValueError(
                 f"camera.read_noise is a map of {tuple(own_noise.shape)} px, the images have "
                 f"{self.size}"
             )
-        self.margin_px = margin_px
+        self.margin_px, self.has_gaps = margin_px, cut_probability > 0
         self.save_hyperparameters(logger=False)
         if isinstance(self.psf, MeasuredPSF):  # a checkpoint needs no other file
             self.hparams["psf"] = {**(psf or {}), "file": self.psf.density}
@@ -207,6 +215,11 @@ class SpotDataModule(PointData):
         for group in (alone.nonzero()[:, 0], (~alone).nonzero()[:, 0]):
             for rows in torch.split(group, step):
                 variance[rows] = self._bound({name: one[rows] for name, one in exact.items()})
+        # Of a neighbour that throws no light on what the frame shows, nothing can be known.
+        unseen = variance.isnan().any(dim=1) & ~alone
+        if unseen.any():
+            rest = {name: one[unseen] for name, one in exact.items() if "neighbour" not in name}
+            variance[unseen] = self._bound(rest)
         deviation = variance.sqrt().to(truth["x_true"])
         return {"bound_x": deviation[:, 0], "bound_y": deviation[:, 1]}
 
@@ -248,8 +261,8 @@ class SpotDataModule(PointData):
 def _range(name: str, value: Range, zero: bool = False) -> tuple[float, float]:
     """Read a positive number or [lowest, highest]; ``zero``: or 0."""
     pair = [value, value] if isinstance(value, float | int) else [*value]
-    if len(pair) != 2 or not 0 <= pair[0] <= pair[1] < math.inf or (pair[0] == 0 and not zero):
-        wanted = "at least 0" if zero else "more than 0"
+    if len(pair) != 2 or not 0 <= pair[0] <= pair[1] <= _MOST or (pair[0] == 0 and not zero):
+        wanted = f"{'at least' if zero else 'more than'} 0, at most {_MOST:g}"
         raise ValueError(f"data.{name} must be {wanted}, or [lowest, highest], got {value!r}")
     return float(pair[0]), float(pair[1])
 

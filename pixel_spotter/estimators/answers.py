@@ -9,7 +9,7 @@ from pixel_spotter.coordinates import FLAGS, Columns, as_columns
 from pixel_spotter.estimators.finder import Windows
 
 _PLATEAU = 4
-"""So many pixels of a window that all hold its largest value are a saturated spot."""
+"""So many pixels of a window that all hold its largest value are taken for a saturated spot."""
 
 
 def answers(
@@ -37,9 +37,11 @@ def answers(
     pixels = torch.where(parts.seen, parts.image, -torch.inf).flatten(1)
     brightest = pixels.amax(dim=1)
     darkest = torch.where(parts.seen, parts.image, torch.inf).flatten(1).amin(dim=1)
-    plateau = (pixels == brightest[:, None]).sum(dim=1) >= _PLATEAU
-    # Few counts are often equal; many are not, in the presence of shot noise.
-    saturated = plateau & (brightest - darkest > 50)
+    saturated = parts.saturated
+    if saturated is None:
+        plateau = (pixels == brightest[:, None]).sum(dim=1) >= _PLATEAU
+        # Few counts are often equal; many are not, in the presence of shot noise.
+        saturated = plateau & (brightest - darkest > 50)
     outside = ((place < -0.5) | (place > torch.tensor([width, height]).to(place) - 0.5)).any(dim=1)
     nothing = ~place.isfinite().all(dim=1) | ~(brightest > darkest)
     flag = torch.zeros_like(place[:, 0])

@@ -20,17 +20,62 @@ class Windows(NamedTuple):
         image: (B, w, w); 0 where nothing was recorded.
         seen: where something was, (B, w, w), bool.
         corner: ``x`` and ``y`` of each window's first pixel in its image, (B, 2), int64.
-        moved: where a window is not around its pixel, as the frame's edge is too close, (B,), bool.
+        moved: where a window is not around its pixel, as the frame's edge is too close, or should
+            be whole and is not, (B,), bool.
+        saturated: where pixels are saturated, (B,), bool; None if nobody knows.
     """
 
     image: Tensor
     seen: Tensor
     corner: Tensor
     moved: Tensor
+    saturated: Tensor | None = None
 
     def rows(self, chosen: Tensor) -> "Windows":
         """Return some of them, by their numbers."""
-        return Windows(*(part[chosen] for part in self))
+        saturated = None if self.saturated is None else self.saturated[chosen]
+        image, seen, corner, moved = (part[chosen] for part in self[:4])
+        return Windows(image, seen, corner, moved, saturated)
+
+
+def brightest(
+    image: Tensor,
+    window: int,
+    margin_px: int = 0,
+    saturation: float | None = None,
+    within: bool = False,
+) -> tuple[Tensor, Windows]:
+    """Cut a window around the pixel in which a spot stands out most.
+
+    Args:
+        image: (B, H, W), photons, of any type; pixels without a value are nan.
+        window: side of the windows, px, odd, at least 5.
+        margin_px: no spot is looked for closer to the frame's edge than this.
+        saturation: what a pixel holds at most, photons, if that is known. Such pixels are unseen in
+            windows that need not be whole.
+        within: whether windows must be whole; see `windows`.
+
+    Returns:
+        The images as floating-point numbers, and the windows.
+
+    Raises:
+        ValueError: if there are no such windows.
+    """
+    if type(window) is not int or window < 5:
+        raise ValueError(f"a window's side must be an odd number of at least 5 px, got {window}")
+    if saturation is not None and not saturation > 0:
+        raise ValueError(f"saturation must be a number of photons, got {saturation}")
+    image = image if image.dtype in (torch.float32, torch.float64) else image.float()
+    centre = find(image, margin_px)
+    parts = windows(image, centre, window, within)
+    if saturation is None or math.isinf(saturation):
+        return image, parts
+    full = (image >= saturation * (1 - 1e-6)).to(image.dtype)
+    full = windows(full, centre, window, within).image > 0
+    parts = parts._replace(saturated=full.flatten(1).any(dim=1))
+    if not within:
+        parts = parts._replace(image=torch.where(full, 0, parts.image), seen=parts.seen & ~full)
+    return image, parts
 
 
 def find(image: Tensor, margin_px: int = 0) -> Tensor:
@@ -77,7 +122,7 @@ def windows(image: Tensor, centre: Tensor, side: int, within: bool = False) -> W
         image: (B, H, W); pixels without a value are nan.
         centre: the pixels, (B, 2), int64.
         side: of the windows, px, an odd number.
-        within: whether a window that the frame's edge would cut is moved inside instead.
+        within: whether windows should be whole: one that the edge would cut is moved inside.
 
     Raises:
         ValueError: if the side is not odd and positive, or larger than the images.
@@ -98,6 +143,8 @@ def windows(image: Tensor, centre: Tensor, side: int, within: bool = False) -> W
     part = image.flatten(1).gather(1, place.flatten(1)).view(-1, side, side)
     seen = inside & part.isfinite()
     moved = (centre != asked).any(dim=1)
+    if within:
+        moved |= ~seen.flatten(1).all(dim=1)
     return Windows(torch.where(seen, part, 0), seen, centre - side // 2, moved)
 
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from pixel_spotter.coordinates import Columns, all_positions
 from pixel_spotter.estimators.answers import answers
-from pixel_spotter.estimators.finder import Windows, find, windows
+from pixel_spotter.estimators.finder import Windows, brightest, find, windows
 from pixel_spotter.estimators.residuals import crowded, excess_variance, noise_at_the_border
-from pixel_spotter.estimators.scoring import Point, fit
+from pixel_spotter.estimators.scoring import LEAST_PHOTONS, Point, fit
 from pixel_spotter.estimators.sums import spots_of
 from pixel_spotter.simulation.bound import inverse
 from pixel_spotter.simulation.psf import PSF, GaussianPSF
@@ -28,6 +28,8 @@ def least_squares(
     window: int = 13,
     margin_px: int = 0,
     psf: PSF | None = None,
+    excess_noise: float = 1.0,
+    saturation: float | None = None,
 ) -> Columns:
     """Fit the spot that stands out most by least squares, all pixels weighing the same.
 
@@ -37,13 +39,18 @@ def least_squares(
         window: side of the part around the spot that is fitted, px, odd.
         margin_px: no spot is looked for closer to the frame's edge than this.
         psf: how light is spread; None: a round Gaussian.
+        excess_noise: variance of light over its mean: 1 is that of light, 2 what an
+            electron-multiplying register makes of it.
+        saturation: what a pixel holds at most, photons: such pixels are left out, and a flag tells
+            of them; None only guesses which are.
 
     Returns:
-        ``x, y, sd_x, sd_y``, px, ``corr_xy, photons, background, sigma_px`` and ``flag``: (B,)
-        each. The deviations follow from shot noise and what noise the residuals show beyond it.
+        ``x, y, sd_x, sd_y``, px, ``corr_xy, photons, background``, of a psf that has one
+        ``sigma_px``, and ``flag``: (B,) each. The deviations follow from shot noise and what noise
+        the residuals show beyond it.
     """
     psf = psf or GaussianPSF()
-    image, parts = _look(image, window, margin_px)
+    image, parts = _look(image, window, margin_px, saturation, excess_noise)
     fit_width = _fits_width(psf, sigma_px)
     ended, found = fit(parts, _start(parts, sigma_px), psf, fit_width, None)
     spots = spots_of(psf, ended.theta, window)
@@ -52,7 +59,7 @@ def least_squares(
     _, shaken = spots.sums((spots.expected + added) * parts.seen, torch.zeros_like(parts.image))
     covariance = inverse(ended.information)
     covariance = covariance @ shaken[:, :free, :free] @ covariance
-    return _named(parts, image, psf, ended, found, covariance)
+    return _named(parts, image, psf, ended, found, covariance, excess_noise)
 
 
 def maximum_likelihood(
@@ -62,6 +69,8 @@ def maximum_likelihood(
     window: int = 13,
     margin_px: int = 0,
     psf: PSF | None = None,
+    excess_noise: float = 1.0,
+    saturation: float | None = None,
 ) -> Columns:
     """Fit the spot that stands out most by maximum likelihood: shot noise and read noise.
 
@@ -76,16 +85,20 @@ def maximum_likelihood(
         window: see `least_squares`.
         margin_px: see `least_squares`.
         psf: see `least_squares`.
+        excess_noise: see `least_squares`.
+        saturation: see `least_squares`.
 
     Returns:
         See `least_squares`. The deviations are the Cramér-Rao bound at what was found.
     """
     psf = psf or GaussianPSF()
-    image, parts = _look(image, window, margin_px)
+    image, parts = _look(image, window, margin_px, saturation, excess_noise)
     theta = _start(parts, sigma_px)
     fit_width = _fits_width(psf, sigma_px)
-    ended, found, _ = _fit_likelihood(parts, [theta], psf, fit_width, image, read_noise)
-    return _named(parts, image, psf, ended, found, inverse(ended.information))
+    ended, found, _ = _fit_likelihood(
+        parts, [theta], psf, fit_width, image, read_noise, excess_noise
+    )
+    return _named(parts, image, psf, ended, found, inverse(ended.information), excess_noise)
 
 
 def maximum_likelihood_pair(
@@ -95,6 +108,8 @@ def maximum_likelihood_pair(
     window: int = 13,
     margin_px: int = 0,
     psf: PSF | None = None,
+    excess_noise: float = 1.0,
+    saturation: float | None = None,
 ) -> Columns:
     """Fit the spot that stands out most, and a neighbour if there is one, by maximum likelihood.
 
@@ -105,19 +120,23 @@ def maximum_likelihood_pair(
         window: see `least_squares`.
         margin_px: see `least_squares`.
         psf: see `least_squares`.
+        excess_noise: see `least_squares`.
+        saturation: see `least_squares`.
 
     Returns:
         See `maximum_likelihood`, of the spot closest to the pixel that stands out most; where the
         margin leaves less than a window to look at, of that closest to the image's centre.
     """
     psf = psf or GaussianPSF()
-    image, parts = _look(image, window, margin_px)
+    image, parts = _look(image, window, margin_px, saturation, excess_noise)
     theta = _start(parts, sigma_px)
     starts = [_taken_away(parts, theta, psf), _taken_apart(parts, theta)]
     fit_width = _fits_width(psf, sigma_px)
-    ended, found, added = _fit_likelihood(parts, starts, psf, fit_width, image, read_noise)
+    ended, found, added = _fit_likelihood(
+        parts, starts, psf, fit_width, image, read_noise, excess_noise
+    )
     # Both with the same noise: a neighbour that is not fitted looks like more of it.
-    alone, _ = fit(parts, theta, psf, fit_width, added)
+    alone, alone_found = fit(parts, theta, psf, fit_width, added)
     two = found & (alone.loss - ended.loss > _TWO)
     height, width = image.shape[1:]
     middle = torch.tensor([width - 1, height - 1], device=image.device) / 2 - parts.corner
@@ -132,14 +151,20 @@ def maximum_likelihood_pair(
     covariance = covariance.gather(1, free[:, :, None].expand_as(covariance))
     covariance = covariance.gather(2, free[:, None, :].expand_as(covariance))
     ended = ended._replace(theta=ended.theta.gather(1, order))
-    pair = _named(parts, image, psf, ended, found, covariance)
-    single = maximum_likelihood(image, sigma_px, read_noise, window, margin_px, psf)
-    return {name: torch.where(two, column, single[name]) for name, column in pair.items()}
+    pair = _named(parts, image, psf, ended, found, covariance, excess_noise)
+    single = inverse(alone.information)
+    single_named = _named(parts, image, psf, alone, alone_found, single, excess_noise)
+    return {name: torch.where(two, column, single_named[name]) for name, column in pair.items()}
 
 
-def _look(image: Tensor, window: int, margin_px: int) -> tuple[Tensor, Windows]:
-    image = image if image.is_floating_point() else image.float()
-    return image, windows(image, find(image, margin_px), window)
+def _look(
+    image: Tensor, window: int, margin_px: int, saturation: float | None, excess_noise: float
+) -> tuple[Tensor, Windows]:
+    """Cut windows in which light has the variance of its mean; see `_named`, too."""
+    if not 1 <= excess_noise < math.inf:
+        raise ValueError(f"excess_noise must be at least 1, got {excess_noise}")
+    image, parts = brightest(image, window, margin_px, saturation)
+    return image, parts._replace(image=parts.image / excess_noise)
 
 
 def _fits_width(psf: PSF, sigma_px: float | None) -> bool:
@@ -157,6 +182,7 @@ def _fit_likelihood(
     fit_width: bool,
     image: Tensor,
     read_noise: float | Tensor | None,
+    excess_noise: float,
 ) -> tuple[Point, Tensor, Tensor]:
     """Fit from each start, go on from the best.
 
@@ -166,11 +192,15 @@ def _fit_likelihood(
     if read_noise is None:
         added = noise_at_the_border(parts)
     elif isinstance(read_noise, Tensor):
-        noise = read_noise.to(image).expand_as(image)
+        if read_noise.shape != image.shape[1:] or not (read_noise >= 0).all():
+            raise ValueError(
+                f"a map of read noise must hold electrons for images of {tuple(image.shape[1:])} px"
+            )
+        noise = read_noise.to(image).expand_as(image) / excess_noise
         at = parts.corner + parts.image.shape[-1] // 2
         added = windows(noise, at, parts.image.shape[-1]).image.square()
     elif 0 <= read_noise < math.inf:
-        added = torch.full_like(parts.image[:, :1, :1], read_noise**2)
+        added = torch.full_like(parts.image[:, :1, :1], (read_noise / excess_noise) ** 2)
     else:
         raise ValueError(f"read_noise must be a number of electrons, got {read_noise}")
     tolerance = 1.0 if read_noise is None else 0.03  # where another fit follows, near is enough
@@ -243,12 +273,21 @@ def _taken_apart(parts: Windows, theta: Tensor) -> Tensor:
 
 
 def _named(
-    parts: Windows, image: Tensor, psf: PSF, ended: Point, found: Tensor, covariance: Tensor
+    parts: Windows,
+    image: Tensor,
+    psf: PSF,
+    ended: Point,
+    found: Tensor,
+    covariance: Tensor,
+    excess_noise: float,
 ) -> Columns:
-    """Name what was fitted; a position without a deviation is none."""
+    """Name what was fitted. What has no light, or no place within the window, is no spot."""
+    side = parts.image.shape[-1]
     variance_x, variance_y = covariance[:, 0, 0], covariance[:, 1, 1]
-    found = found & (variance_x > 0) & (variance_y > 0)
-    expected = spots_of(psf, ended.theta, parts.image.shape[-1]).expected
+    for variance in (variance_x, variance_y):
+        found = found & (variance > 0) & (variance < (side / 2) ** 2)
+    found = found & (ended.theta[:, 2] > 2 * LEAST_PHOTONS)
+    expected = spots_of(psf, ended.theta, side).expected
     return answers(
         parts,
         image,
@@ -257,7 +296,7 @@ def _named(
         sd_x=variance_x.sqrt(),
         sd_y=variance_y.sqrt(),
         corr_xy=covariance[:, 0, 1] / (variance_x * variance_y).sqrt(),
-        photons=ended.theta[:, 2],
-        background=ended.theta[:, -2],
-        sigma_px=ended.theta[:, -1],
+        photons=ended.theta[:, 2] * excess_noise,
+        background=ended.theta[:, -2] * excess_noise,
+        **({"sigma_px": ended.theta[:, -1]} if psf.has_width else {}),
     )

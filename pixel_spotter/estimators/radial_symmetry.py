@@ -6,10 +6,12 @@ from torch import Tensor
 
 from pixel_spotter.coordinates import Columns
 from pixel_spotter.estimators.answers import answers
-from pixel_spotter.estimators.finder import find, windows
+from pixel_spotter.estimators.finder import brightest
 
 
-def radial_symmetry(image: Tensor, window: int = 9, margin_px: int = 0) -> Columns:
+def radial_symmetry(
+    image: Tensor, window: int = 9, margin_px: int = 0, saturation: float | None = None
+) -> Columns:
     """Return the centre of radial symmetry (Parthasarathy 2012, doi 10.1038/nmeth.2071).
 
     Gradients are taken between pixels, along the diagonals, and smoothed; the answer is the point
@@ -20,11 +22,12 @@ def radial_symmetry(image: Tensor, window: int = 9, margin_px: int = 0) -> Colum
         image: (B, H, W), photons; pixels without a value are nan.
         window: side of the part around the brightest spot that is looked at, px, odd.
         margin_px: no spot is looked for closer to the frame's edge than this.
+        saturation: what a pixel holds at most, photons, which a flag tells; None guesses it.
 
     Returns:
         ``x``, ``y``, px, and ``flag``.
     """
-    parts = windows(image, find(image, margin_px), window, within=True)
+    image, parts = brightest(image, window, margin_px, saturation, within=True)
     pixels = parts.image
     # u along (1, -1) and v along (1, 1), at the corners between pixels
     by_u = pixels[:, :-1, 1:] - pixels[:, 1:, :-1]

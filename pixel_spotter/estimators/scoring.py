@@ -13,7 +13,7 @@ _ITERATIONS = 30
 _AT_A_TIME = 1024
 """So many windows' sums stay in a processor's cache."""
 
-_LEAST_PHOTONS, _LEAST_BACKGROUND = 0.1, 1e-3
+LEAST_PHOTONS, _LEAST_BACKGROUND = 0.1, 1e-3
 _WIDTHS_PX = (0.3, 6.0)
 
 
@@ -86,14 +86,14 @@ def _fit(
     free = theta.shape[1] - (not fit_width)
     if added is not None:
         added = added.expand(len(theta), *added.shape[1:])
-    point = evaluate(parts, _inside(theta, parts), psf, free, added)
+    point = evaluate(parts, _inside(theta, parts, fit_width), psf, free, added)
     ended, converged = point, torch.zeros_like(point.loss, dtype=torch.bool)
     damping, going = torch.full_like(point.loss, 1e-3), ~converged
     rows = torch.arange(len(theta), device=theta.device)
     for _ in range(_ITERATIONS):
         step = _step(point, damping)
         trial = torch.cat([point.theta[:, :free] + step, point.theta[:, free:]], dim=1)
-        tried = evaluate(parts, _inside(trial, parts), psf, free, added)
+        tried = evaluate(parts, _inside(trial, parts, fit_width), psf, free, added)
         # A likelihood's own scale is 1; that of squares is the variance of the residuals.
         scale: Tensor | float = 1.0
         if added is None:
@@ -116,8 +116,10 @@ def _fit(
             point, going = Point(*(value[going] for value in point)), going[going]
     else:
         ended = _with(ended, rows, point)
-    narrowest, widest = _WIDTHS_PX
-    return ended, converged & (ended.theta[:, -1] > narrowest) & (ended.theta[:, -1] < widest)
+    if fit_width:
+        narrowest, widest = _WIDTHS_PX
+        converged &= (ended.theta[:, -1] > narrowest) & (ended.theta[:, -1] < widest)
+    return ended, converged
 
 
 def _with(ended: Point, rows: Tensor, point: Point) -> Point:
@@ -156,12 +158,12 @@ def _step(point: Point, damping: Tensor) -> Tensor:
     return step.nan_to_num(0, 0, 0)
 
 
-def _inside(theta: Tensor, parts: Windows) -> Tensor:
+def _inside(theta: Tensor, parts: Windows, fit_width: bool) -> Tensor:
     """Keep theta where there is light, and spots near their window."""
     side = parts.image.shape[-1]
     spots = torch.unflatten(theta[:, :-2], 1, (theta.shape[1] // 3, 3))
     xy = spots[..., :2].clamp(-1.5, side + 0.5)
-    photons = spots[..., 2:].clamp(min=_LEAST_PHOTONS)
+    photons = spots[..., 2:].clamp(min=LEAST_PHOTONS)
     background = theta[:, -2:-1].clamp(min=_LEAST_BACKGROUND)
-    sigma = theta[:, -1:].clamp(*_WIDTHS_PX)
+    sigma = theta[:, -1:].clamp(*_WIDTHS_PX) if fit_width else theta[:, -1:]
     return torch.cat([torch.cat([xy, photons], dim=2).flatten(1), background, sigma], dim=1)

@@ -44,6 +44,8 @@ class PointRegressor(L.LightningModule):
 
     any_size: bool = False
     """Whether it takes images of other sizes than that which it was trained on."""
+    takes_gaps: bool = False
+    """Whether pixels without a value, nan, are nothing that disturbs it."""
     features: nn.Module
     head: nn.Module
 
@@ -151,6 +153,15 @@ class PointRegressor(L.LightningModule):
     def training_loss(self, image: Tensor, truth: Columns) -> Tensor:
         """Return the loss to minimize: here the mean squared error over both axes, px²."""
         return F.mse_loss(self(image), as_xy(truth, "_true"))
+
+    def setup(self, stage: str) -> None:
+        """Refuse images that the model cannot take."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data.has_gaps and not self.takes_gaps:
+            raise UserError(
+                f"{self.name} takes no images with pixels without a value, which "
+                "data.cut_probability makes: model=spotter and estimators do"
+            )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         loss = self.training_loss(batch.image, batch.truth)

@@ -12,6 +12,8 @@ from pixel_spotter.arguments import check_arguments, require
 from pixel_spotter.coordinates import Columns
 from pixel_spotter.errors import UserError
 from pixel_spotter.models.solved import SolvedRegressor
+from pixel_spotter.simulation.camera import Camera
+from pixel_spotter.simulation.maps import read_map
 from pixel_spotter.simulation.psf import MeasuredPSF, make_psf
 
 
@@ -24,10 +26,14 @@ class ClosedForm(SolvedRegressor):
         settings: of the function: its own arguments, such as ``sigma_px``.
         margin_px: no spot is looked for closer to the image's edge, px, if the estimator looks.
         psf: the arguments of `make_psf`, for estimators that fit one; None is a round Gaussian.
+        camera: those of `Camera`, from which estimators get ``saturation`` and ``excess_noise``;
+            they are not told its read noise.
 
     Raises:
         UserError: if there is no such estimator, or it cannot have such settings.
     """
+
+    takes_gaps = True
 
     def __init__(
         self,
@@ -36,6 +42,7 @@ class ClosedForm(SolvedRegressor):
         settings: Mapping[str, Any] | None = None,
         margin_px: float = 0,
         psf: Mapping[str, Any] | None = None,
+        camera: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(image_size)
         self.save_hyperparameters(logger=False)
@@ -48,8 +55,18 @@ class ClosedForm(SolvedRegressor):
             if name not in own:
                 has = ", ".join(own) or "no settings"
                 raise UserError(f"model.settings.{name}: {estimator} has {has}")
-        check_arguments(self.estimator, settings or {}, "model.settings")
         self.settings = dict(settings or {})
+        if isinstance(self.settings.get("read_noise"), str):
+            noise = read_map(self.settings["read_noise"], "model.settings.read_noise")
+            self.settings["read_noise"] = noise
+            self.hparams["settings"] = {**self.settings}  # a checkpoint needs no other file
+        check_arguments(self.estimator, self.settings, "model.settings")
+        if camera is not None:
+            camera = {name: value for name, value in camera.items() if name != "read_noise"}
+            check_arguments(Camera, camera, "camera")
+            self.hparams["camera"], known = camera, Camera(**camera)
+            told = {"saturation": known.saturation, "excess_noise": known.excess_noise}
+            self.settings = {k: v for k, v in told.items() if k in taken} | self.settings
         if "margin_px" in taken:
             self.settings["margin_px"] = int(margin_px)
         if psf is not None and "psf" in taken:

@@ -61,6 +61,7 @@ class SpotterRegressor(PointRegressor):
     """
 
     any_size = True
+    takes_gaps = True
 
     def __init__(
         self,
@@ -93,6 +94,10 @@ class SpotterRegressor(PointRegressor):
 
     def search(self, size: Size, margin_px: float = 0) -> None:
         """Look for spots in images of this size no closer to the edge than the margin."""
+        if not 0 <= 2 * margin_px < min(size):
+            raise ValueError(
+                f"model.margin_px must leave a part of {size[0]}x{size[1]} px, got {margin_px}"
+            )
         if self.window > min(size):
             raise ValueError(
                 f"model.window={self.window} px is larger than images of {size[0]}x{size[1]} px"

@@ -42,7 +42,7 @@ class TrainedRegressor(SolvedRegressor):
             },
             logger=False,
         )
-        self.any_size = model.any_size
+        self.any_size, self.takes_gaps = model.any_size, model.takes_gaps
         self.model = model
         self.features = nn.ModuleDict({"model": model})
 

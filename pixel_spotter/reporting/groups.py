@@ -16,8 +16,8 @@ from pixel_spotter.coordinates import as_size
 from pixel_spotter.metrics import error_by_position, pixels
 from pixel_spotter.reporting.table import MEAN_ERROR, SEEN, Unfinished, is_figure, telling
 
-SPLITS = ("uniform", "quadrant", "border", "iid")
-"""The order in which splits are shown; others come after them."""
+SPLITS = ("uniform", "quadrant", "border", "iid", "isolated")
+"""The order in which splits are shown, and the first of the scenarios; others come after them."""
 
 BASELINE = "baseline"
 """The label of the runs whose settings most of a model's runs share."""
@@ -106,7 +106,12 @@ class Group:
         return estimate(self.runs[key]).mean
 
     def figure(self, key: str) -> Estimate | None:
-        """Return a figure of ``metrics.json``, over seeds, if every run has it."""
+        """Return a figure of ``metrics.json``, over seeds, if every run has it.
+
+        What was trained elsewhere has none of its training.
+        """
+        if key.startswith("train_") and self.trained_before:
+            return None
         values = [*self.runs.get(key, [])]
         return estimate(values) if values and all(map(is_figure, values)) else None
 

@@ -52,6 +52,8 @@ def judge(groups: Sequence[Group]) -> Verdict:
     learned = [worst[name] for name in ranking if name in trained]
     if not learned:
         headline = "No trained model has finished: there is nothing to recommend yet."
+        if ranking and not any(group.unfinished for group in groups):
+            headline = f"Nothing here was trained. Of the closed forms, {ranking[0]} errs least."
         return Verdict(headline, floor, "", False, splits, ranking)
 
     best, others, reasons = learned[0], learned[1:], []

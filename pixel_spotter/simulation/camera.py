@@ -60,6 +60,18 @@ class Camera:
         self.gain, self.offset, self.em_gain, self.bits = gain, offset, em_gain, bits
         self.hot_pixels, self.hot_photons = hot_pixels, hot_photons
 
+    @property
+    def excess_noise(self) -> float:
+        """Return the variance of light over its mean: electron multiplication doubles it."""
+        return 2.0 if self.em_gain > 1 else 1.0
+
+    @property
+    def saturation(self) -> float:
+        """Return what a pixel holds at most, photons."""
+        if self.bits is None:
+            return math.inf
+        return float(2**self.bits - 1 - self.offset) * (self.gain / self.em_gain)
+
     def expose(
         self, expected: Tensor, generator: Generator, read_noise: Tensor | None = None
     ) -> Tensor:
@@ -90,8 +102,7 @@ class Camera:
 
     def variance(self, expected: Tensor, read_noise: Tensor | None = None) -> Tensor:
         """Return the variance of `to_photons`' values, photons², where so many are expected."""
-        excess = 2 if self.em_gain > 1 else 1
-        return excess * expected + self._added_noise(expected, read_noise).square()
+        return self.excess_noise * expected + self._added_noise(expected, read_noise).square()
 
     def information(self, expected: Tensor, read_noise: Tensor | None = None) -> Tensor:
         """Return each pixel's Fisher information about its expected photons, 1 / photons².

@@ -49,14 +49,14 @@ class GaussianPSF:
         ratio: sigma along y over sigma along x; ``sigma_px`` is their geometric mean.
 
     Raises:
-        ValueError: if the ratio is not a positive number.
+        ValueError: if the ratio is not between 0.01 and 100.
     """
 
     has_width = True
 
     def __init__(self, ratio: float = 1.0) -> None:
-        if not 0 < ratio < math.inf:
-            raise ValueError(f"psf.ratio must be a positive number, got {ratio}")
+        if not 0.01 <= ratio <= 100:
+            raise ValueError(f"psf.ratio must lie between 0.01 and 100, got {ratio}")
         self.ratio = ratio
 
     def along(self, xy_px: Tensor, sigma_px: Tensor, size: Size) -> tuple[Tensor, Tensor]:
@@ -114,9 +114,9 @@ class MeasuredPSF:
     has_width = False
 
     def __init__(self, file: str | Tensor, oversampling: int) -> None:
-        if type(oversampling) is not int or oversampling < 1:
+        if type(oversampling) is not int or not 1 <= oversampling <= 100:
             raise ValueError(
-                f"psf.oversampling must be a whole number of at least 1, got {oversampling}"
+                f"psf.oversampling must be a whole number from 1 to 100, got {oversampling}"
             )
         self.density = read_map(file, "psf.file")
         if not self.density.any():

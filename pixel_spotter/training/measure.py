@@ -24,7 +24,10 @@ _WORST = 8
 _SHOWN = 12
 """So many predictions are drawn over their images, which are kept as well."""
 
-_PRINTED = ("mean_error_px", "median_error_px", "p95_error_px", "max_error_px", "hit_rate")
+_PRINTED = (
+    *("mean_error_px", "median_error_px", "p95_error_px", "max_error_px", "hit_rate"),
+    *("rmse_px", "bound_px", "efficiency", "coverage_68", "coverage_95", "found", "flagged"),
+)
 """The figures that a command prints; the others are in its files."""
 
 
@@ -80,8 +83,9 @@ def print_figures(metrics: dict[str, Any]) -> None:
     seen = metrics["test/seen_in_training"]
     which = f"{seen:.0%} of them seen in training" if seen else "none of them seen in training"
     print(f"\n{metrics['model']} on {metrics['test/count']} test positions, {which}")
+    of_spots = "test/bound_px" in metrics
     for figure in FIGURES:
-        if figure.name in _PRINTED:
+        if figure.name in _PRINTED[: None if of_spots else 5] and f"test/{figure.name}" in metrics:
             value = figure.write(metrics[f"test/{figure.name}"])
-            print(f"  {figure.title:13}{value:>9} {figure.unit}".rstrip())
+            print(f"  {figure.title:15}{value:>9} {figure.unit}".rstrip())
     print()

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT, compose
 
 from pixel_spotter import __version__
-from pixel_spotter.cli.help import COMMANDS, CONF_DIR, show_help
+from pixel_spotter.cli.help import COMMANDS, CONF_DIR, known_settings, show_help
 
 SLOW_TO_IMPORT = ("torch", "lightning", "hydra", "omegaconf", "numpy", "pandas", "matplotlib")
 
@@ -70,6 +70,18 @@ def test_settings_of_what_is_chosen(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert "model.stem=imagenet" in text
     assert "model.js_weight" not in text
+
+
+def test_groups_that_a_choice_brings_with_it(capsys: pytest.CaptureFixture[str]) -> None:
+    show_help("train")
+    text = capsys.readouterr().out
+    assert "  camera=ideal, emccd, scmos, with data=spots\n  psf=gaussian, measured, with" in text
+    assert "camera.gain" not in text
+    show_help("train", ["data=spots", "camera=scmos"])
+    text = capsys.readouterr().out
+    assert "camera.gain=0.46 " in text
+    assert "psf.ratio=1.0 " in text
+    assert {"camera", "psf", "camera.em_gain", "psf.file"} <= {*known_settings("train")}
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,19 @@ def test_bounds_are_those_of_what_is_seen() -> None:
     assert "bound_x" not in SpotDataModule().batch("train", 0, torch.arange(2)).truth
 
 
+def test_a_neighbour_that_nothing_is_seen_of_takes_no_information_away() -> None:
+    far = {"neighbour_probability": 1.0, "neighbour_px": 60.0}
+    for settings in ({"image_size": 21, "margin_px": 6}, HARD):
+        samples = torch.arange(256)
+        alone = SpotDataModule(**{**settings, "neighbour_probability": 0.0}).truth(
+            "test", 0, samples
+        )
+        data = SpotDataModule(**{**settings, **far})
+        floor = data.floor(data.truth("test", 0, samples))
+        expected = SpotDataModule(**{**settings, "neighbour_probability": 0.0}).floor(alone)
+        torch.testing.assert_close(floor["bound_x"], expected["bound_x"], rtol=1e-4, atol=0)
+
+
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
@@ -95,12 +108,15 @@ def test_bounds_are_those_of_what_is_seen() -> None:
         ({"neighbour_px": [1.0]}, "data.neighbour_px"),
         ({"read_noise": -1.0}, "data.read_noise"),
         ({"test_samples": 0}, "data.test_samples"),
+        ({"photons": 1e18}, "data.photons must be more than 0, at most 1e"),
         ({"camera": {"gain": 0.0}}, "camera.gain"),
+        ({"camera": {"read_noise": 1.6}, "read_noise": [0, 6]}, "data.read_noise=null"),
+        ({"camera": {"read_noise": torch.ones(50, 50)}, "read_noise": 0.0}, "both"),
         ({"camera": {"gain": "abc"}}, "camera.gain must be float"),
         ({"camera": {"read_noise": True}}, "camera.read_noise must be"),
         ({"psf": {"name": "gaussian", "ratio": "x"}}, "psf.ratio must be float"),
         ({"camera": {"read_noise": torch.ones(3, 3)}}, "camera.read_noise"),
-        ({"psf": {"name": "gaussian", "ratio": -1.0}}, "psf.ratio"),
+        *(({"psf": {"name": "gaussian", "ratio": r}}, "psf.ratio") for r in (-1.0, 1e9)),
     ],
 )
 def test_settings_that_cannot_be(setting: dict, words: str) -> None:

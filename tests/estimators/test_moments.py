@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pixel_spotter.coordinates import Size, all_positions, as_xy
+from pixel_spotter.coordinates import FLAGS, Size, all_positions, as_xy
 from pixel_spotter.estimators import argmax, centre_of_mass
 from pixel_spotter.simulation.pixels import render_pixels
 
@@ -15,7 +15,8 @@ def image(*rows: list[float]) -> torch.Tensor:
 def test_exact_on_every_clean_image(estimator, size: Size) -> None:
     positions = all_positions(size)
     found = estimator(render_pixels(positions, size)[:, 0])
-    assert [*found] == ["x", "y"]
+    assert [*found] == ["x", "y", "flag"]
+    assert not found["flag"].any()
     assert torch.equal(as_xy(found), positions.float())
 
 
@@ -32,6 +33,11 @@ def test_centroid_by_hand() -> None:
     assert as_xy(centre_of_mass(image([1.0, 0.0, 0.0], [0.0, 0.0, 3.0]))).tolist() == [[1.5, 0.75]]
 
 
-def test_a_black_image_has_its_centroid_in_the_centre() -> None:
-    both = torch.cat([torch.zeros(1, 2, 3), image([0.0, 0.0, 7.0], [0.0, 0.0, 0.0])])
-    assert as_xy(centre_of_mass(both)).tolist() == [[1.0, 0.5], [2.0, 0.0]]
+@pytest.mark.parametrize("estimator", [argmax, centre_of_mass])
+def test_images_without_a_difference_have_no_answer(estimator) -> None:
+    nothing = torch.full((1, 2, 3), torch.nan)
+    partly = image([torch.nan, 0.0, 7.0], [0.0, 0.0, 0.0])
+    found = estimator(torch.cat([torch.zeros(1, 2, 3), nothing, nothing * 0 + 3, partly]))
+    assert [FLAGS[int(flag)] for flag in found["flag"]] == ["nothing found"] * 3 + [""]
+    assert as_xy(found)[:3].isnan().all()
+    assert as_xy(found)[3].tolist() == [2.0, 0.0]

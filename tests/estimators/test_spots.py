@@ -172,6 +172,65 @@ def test_a_window_that_the_edge_moves_is_flagged(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FITS)
+def test_excess_noise_makes_deviations_larger(name: str) -> None:
+    """Of an electron-multiplying register: without being told, fits cover 57% and 88%."""
+    image, truth = made(camera={"read_noise": 50.0, "em_gain": 300.0})
+    found = getattr(estimators, name)(image, margin_px=8, excess_noise=2.0)
+    _, covered = over_bound(found, truth)
+    assert covered == pytest.approx(0.683, abs=0.025)
+    assert found["photons"].mean().item() == pytest.approx(1000, rel=0.03)
+    assert found["background"].mean().item() == pytest.approx(10, rel=0.03)
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_saturated_pixels_are_left_out(name: str) -> None:
+    image, truth = made(1000, photons=5000.0)
+    found = getattr(estimators, name)(image.clamp(max=300.0), margin_px=8, saturation=300.0)
+    assert flagged(found, "saturated") > 0.99
+    assert found["photons"].median().item() == pytest.approx(5000, rel=0.05)
+    error = torch.stack([found[a] - truth[f"{a}_true"] for a in ("x", "y")])
+    assert error.square().nanmean().sqrt() < 3 * truth["bound_x"].mean()
+    covered = error.abs() < torch.stack([found["sd_x"], found["sd_y"]])
+    assert covered.double().mean().item() == pytest.approx(0.68, abs=0.06)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_one_saturated_pixel_is_flagged(name: str) -> None:
+    image, _ = made(4, photons=5000.0)
+    level = image.amax(dim=(1, 2)).min().item()
+    found = getattr(estimators, name)(image.clamp(max=level), margin_px=8, saturation=level)
+    assert flagged(found, "saturated") == 1
+    assert flagged(getattr(estimators, name)(image, margin_px=8, saturation=1e6), "saturated") == 0
+
+
+@pytest.mark.parametrize("sigma_px", [0.2, 8.0])
+def test_a_width_that_is_told_is_not_limited(sigma_px: float) -> None:
+    image, _ = made(200, photons=50_000.0, sigma_px=sigma_px)
+    found = estimators.maximum_likelihood(image, sigma_px=sigma_px, margin_px=8)
+    assert found["x"].isfinite().double().mean() > 0.95
+    assert (found["sigma_px"].nan_to_num(sigma_px) == sigma_px).all()
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_what_has_no_light_or_no_place_is_no_answer(name: str) -> None:
+    image, _ = made(2000, photons=20.0, background=50.0)
+    found = getattr(estimators, name)(image, sigma_px=1.0, margin_px=8)
+    there = found["x"].isfinite()
+    assert 0.5 < there.double().mean() < 0.9999
+    assert found["sd_x"][there].max() < 6.5
+    assert found["photons"][there].min() > 0.1
+
+
+@pytest.mark.parametrize("name", [*OTHERS, *FITS, "argmax", "centre_of_mass"])
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int32, torch.float16, torch.float64])
+def test_images_of_all_types(name: str, kind: torch.dtype) -> None:
+    image = made(8)[0].clamp(max=250).round()
+    estimator = getattr(estimators, name)
+    found, exact = estimator(image.to(kind)), estimator(image)
+    torch.testing.assert_close(found["x"], exact["x"], atol=0.05, rtol=0, check_dtype=False)
+
+
+@pytest.mark.parametrize("name", FITS)
 def test_a_fit_that_ends_nowhere_is_no_answer(name: str) -> None:
     """Of so dim spots, up to one in ten has no width: each row is whole, or found nothing."""
     image, _ = made(1000, photons=100, background=20)
@@ -219,16 +278,22 @@ def test_chance_is_not_taken_for_a_neighbour() -> None:
     assert (error < 6 * batch.truth["bound_x"]).all()
 
 
-def test_windows_that_cannot_be() -> None:
-    image = torch.zeros(1, 9, 9)
-    with pytest.raises(ValueError, match="odd"):
-        estimators.maximum_likelihood(image, window=8)
-    for name in ("phasor", "maximum_likelihood"):
-        with pytest.raises(ValueError, match="larger than"):
-            getattr(estimators, name)(image, window=11)
-    with pytest.raises(ValueError, match="read_noise"):
-        estimators.maximum_likelihood(image, window=9, read_noise=-1.0)
-    with pytest.raises(ValueError, match="margin"):
-        estimators.phasor(image, margin_px=5)
-    with pytest.raises(ValueError, match="sigma_px"):
-        estimators.least_squares(image, sigma_px=0.0, window=9)
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        ("maximum_likelihood", {"window": 8}, "odd"),
+        *((name, {"window": 11}, "larger than") for name in ("phasor", "maximum_likelihood")),
+        *((name, {"window": 3}, "at least 5") for name in (*OTHERS, *FITS)),
+        ("phasor", {"margin_px": 5}, "margin"),
+        *((name, {"saturation": 0.0}, "saturation") for name in (*OTHERS, *FITS)),
+        *((name, {"sigma_px": 0.0}, "sigma_px") for name in FITS),
+        *((name, {"excess_noise": 0.5}, "excess_noise") for name in FITS),
+        ("maximum_likelihood", {"read_noise": -1.0}, "read_noise"),
+        ("maximum_likelihood", {"read_noise": torch.ones(9, 8)}, "map of read noise"),
+        ("maximum_likelihood", {"read_noise": -torch.ones(9, 9)}, "map of read noise"),
+    ],
+)
+def test_settings_that_cannot_be(name: str, settings: dict[str, object], words: str) -> None:
+    window = {} if name == "phasor" else {"window": 9}
+    with pytest.raises(ValueError, match=words):
+        getattr(estimators, name)(torch.zeros(1, 9, 9), **{**window, **settings})

@@ -55,3 +55,25 @@ def test_a_checkpoint_holds_the_psf(tmp_path: Path) -> None:
     image[:, :, 7:10, 6:9] += 200
     assert (model(image) - torch.tensor([7.0, 8.0])).abs().max() < 0.2
     torch.testing.assert_close(again(image), model(image))
+
+
+def test_a_fit_knows_the_camera_but_not_its_read_noise() -> None:
+    camera = {"read_noise": 50.0, "em_gain": 300.0, "bits": 16, "gain": 10.0, "offset": 200.0}
+    told = ClosedForm(16, "maximum_likelihood", camera=camera).settings
+    assert told["excess_noise"] == 2
+    assert told["saturation"] == pytest.approx((2**16 - 1 - 200) / 30)
+    assert "read_noise" not in told
+    own = {"excess_noise": 1.5}
+    assert ClosedForm(16, "maximum_likelihood", own, camera=camera).settings["excess_noise"] == 1.5
+    assert "excess_noise" not in ClosedForm(16, "phasor", camera=camera).settings
+
+
+def test_a_map_of_read_noise_is_read_and_kept(tmp_path: Path) -> None:
+    np.save(tmp_path / "noise.npy", np.full((16, 16), 2.0))
+    asked = {"read_noise": str(tmp_path / "noise.npy")}
+    model = ClosedForm(16, "maximum_likelihood", asked)
+    (tmp_path / "noise.npy").unlink()
+    again = ClosedForm(**model.hparams)
+    assert torch.equal(again.settings["read_noise"], torch.full((16, 16), 2.0))
+    with pytest.raises(ValueError, match=r"model\.settings\.read_noise"):
+        ClosedForm(16, "maximum_likelihood", asked)

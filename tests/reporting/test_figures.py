@@ -379,6 +379,12 @@ def test_no_more_than_four_are_shown(tmp_path: Path) -> None:
     assert section.figure.axes[0].texts[0].get_text() == "cnn"
 
 
+def test_what_was_not_found_is_no_miss(tmp_path: Path) -> None:
+    lost = [[math.nan, math.nan], [1.0, 3.0]]
+    (group,) = groups(kept(tmp_path, 0, lost, [[5.0, 5.0], [0.0, 3.0]]))
+    assert [miss.error for miss in predictions.worst_of(group)] == [1.0]
+
+
 def test_each_group_has_its_own_misses(tmp_path: Path) -> None:
     first = kept(tmp_path / "a", 0, [[1, 0]], [[0, 0]])
     second = kept(tmp_path / "b", 0, [[5, 1]], [[2, 1]]) | {"model": "svm"}
@@ -449,6 +455,16 @@ def test_truth_and_prediction_are_marked_on_their_own_image() -> None:
 def test_a_prediction_outside_the_picture_is_held_at_its_frame() -> None:
     (axes,) = pictures([[-7.0, 5.0]], [[3, 5]])["predictions"].axes
     assert axes.collections[-1].get_offsets().tolist() == [[-0.5, 5.0]]
+
+
+def test_a_spot_that_was_not_found_is_shown_whole_without_a_cross() -> None:
+    lost = [[math.nan, math.nan], [1.0, 1.0]]
+    found, none = pictures(lost, [[3, 5], [1, 1]])["predictions"].axes
+    assert none.get_title() == "nothing found at (3, 5)"
+    assert (none.get_xlim(), none.get_ylim()) == ((-0.5, 39.5), (29.5, -0.5))
+    drawn = [one.get_offsets() for one in none.collections]
+    assert [np.isfinite(np.ma.filled(one, np.nan)).all() for one in drawn] == [True, False]
+    assert found.get_title() == "0 px at (1, 1)"
 
 
 def test_titles_are_not_cut_off() -> None:

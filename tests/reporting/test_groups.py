@@ -4,6 +4,7 @@ import pytest
 import torch
 from sweeps import cell, columns, table
 
+from pixel_spotter.reporting.figures import frontier
 from pixel_spotter.reporting.groups import (
     Estimate,
     baselines,
@@ -11,6 +12,7 @@ from pixel_spotter.reporting.groups import (
     estimate,
     group_runs,
     seen_share,
+    splits_of,
 )
 from pixel_spotter.reporting.table import Unfinished
 
@@ -235,3 +237,20 @@ def test_images_have_the_size_that_the_runs_say() -> None:
     (group,) = group_runs(table(cell("cnn", image_size=[8, 32])))
     assert group.error_by_position().shape == (8, 32)
     assert torch.isfinite(torch.tensor(group.error_by_position())).sum() == 2
+
+
+def test_the_first_of_the_scenarios_is_the_one_without_difficulties() -> None:
+    found = group_runs(
+        table(*(cell("cnn", name) for name in ("edge", "read_noise", "isolated", "uniform")))
+    )
+    assert splits_of(found) == ["uniform", "isolated", "edge", "read_noise"]
+
+
+def test_what_was_trained_elsewhere_has_no_figure_of_its_training() -> None:
+    before, here = (cell("cnn", trained_here=value) for value in (False, True))
+    for one, known in ((before, False), (here, True)):
+        (group,) = group_runs(table(one))
+        for key in ("train_seconds", "train_images_per_second"):
+            assert (group.figure(key) is not None) == known
+        assert group.figure("parameters") is not None
+        assert bool(frontier.sections([group])) == known

@@ -5,6 +5,7 @@ import pytest
 from sweeps import cell, table
 
 from pixel_spotter.reporting.groups import group_runs
+from pixel_spotter.reporting.table import Unfinished
 from pixel_spotter.reporting.verdict import Verdict, judge, paired, seconds
 
 
@@ -135,7 +136,13 @@ def test_a_model_that_fails_somewhere_is_not_recommended() -> None:
 
 
 def test_closed_forms_alone_recommend_nothing() -> None:
-    assert "No trained model" in verdict(cell("argmax", parameters=0, error=0.0)).headline
+    floor = [cell("argmax", parameters=0, error=0.1), cell("centroid", parameters=0, error=0.2)]
+    found = verdict(*floor)
+    assert found.headline == "Nothing here was trained. Of the closed forms, argmax errs least."
+    assert not found.best
+    open_cell = Unfinished("cnn0", {}, "not begun", "", "cnn", "uniform")
+    found = judge(group_runs(table(*floor), [open_cell]))
+    assert found.headline.startswith("No trained model has finished")
 
 
 def test_what_was_trained_elsewhere_has_no_time_of_training() -> None:

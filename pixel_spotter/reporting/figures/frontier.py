@@ -27,10 +27,11 @@ Point = tuple[str, float, float]
 
 
 def sections(groups: Sequence[Group]) -> list[Section]:
-    """Show a panel for each split that has trained models."""
-    if not any(group.trained for group in groups):
+    """Show a panel for each split that has models which were trained in the grid."""
+    here = [group for group in groups if not group.trained_before]
+    if not any(group.trained for group in here):
         return []
-    return [Section("Accuracy and cost", _CAPTION, name="frontier", figure=draw(groups))]
+    return [Section("Accuracy and cost", _CAPTION, name="frontier", figure=draw(here))]
 
 
 @styled

@@ -32,7 +32,10 @@ _CAPTION = (
 
 
 class Miss(NamedTuple):
-    """One prediction: its image (H, W), truth and prediction xy_px (2,), its error in px."""
+    """One prediction: its image (H, W), truth and prediction xy_px (2,), its error in px.
+
+    Where nothing was found, prediction and error are nan.
+    """
 
     image: Tensor
     xy_true: Tensor
@@ -55,7 +58,8 @@ def sections(groups: Sequence[Group]) -> list[Section]:
 def worst_of(group: Group) -> list[Miss]:
     """Return the largest errors over all seeds, each position once, the worst first."""
     kept = [runs.read_images(folder, runs.WORST) for folder in group.runs["folder"]]
-    misses = [miss for columns, images in kept if columns for miss in _misses(columns, images)]
+    every = [miss for columns, images in kept if columns for miss in _misses(columns, images)]
+    misses = [miss for miss in every if not math.isnan(miss.error)]
     misses.sort(key=lambda miss: miss.error)
     once = {tuple(pixel_of(miss.xy_true[None])[0].tolist()): miss for miss in misses}
     return sorted(once.values(), key=lambda miss: -miss.error)[:WORST]
@@ -84,10 +88,10 @@ def _misses(columns: Columns, images: Tensor) -> list[Miss]:
 def view(xy_true: Tensor, error: float, size: Size) -> tuple[int, int, int, int]:
     """Return what to show of an image around a truth: left and top pixel, width and height, px.
 
-    All of it, unless the error is too small to be seen there.
+    All of it, unless there is an error that is too small to be seen there.
     """
     height, width = size
-    half = max(3, math.ceil(2 * error) + 1)
+    half = max(3, math.ceil(min(2 * error, height)) + 1) if error >= 0 else height
     side = 2 * half + 1
     if side >= min(size):
         return 0, 0, width, height
@@ -96,7 +100,7 @@ def view(xy_true: Tensor, error: float, size: Size) -> tuple[int, int, int, int]
 
 
 def draw_prediction(axes: Axes, miss: Miss) -> None:
-    """Draw an image with a ring at the truth and a cross at the prediction."""
+    """Draw an image with a ring at the truth and a cross at the prediction, if there is one."""
     left, top, width, height = view(miss.xy_true, miss.error, (*miss.image.shape,))
     low = torch.tensor([left, top]) - 0.5
     high = low + torch.tensor([width, height])
@@ -138,7 +142,8 @@ def predictions(misses: Sequence[Miss], title: str) -> Figure:
         draw_prediction(axes, miss)
         axes.set_axis_off()
         x, y = miss.xy_true.tolist()
-        axes.set_title(f"{pixels(miss.error)} px at ({x:.4g}, {y:.4g})", fontsize=8)
+        error = "nothing found" if math.isnan(miss.error) else f"{pixels(miss.error)} px"
+        axes.set_title(f"{error} at ({x:.4g}, {y:.4g})", fontsize=8)
     lines = [*textwrap.wrap(title, 60), "ring: truth, cross: prediction"]
     figure.suptitle("\n".join(lines), fontsize=9)
     top = 1 - (0.3 + 0.16 * len(lines)) / figure.get_figheight()
