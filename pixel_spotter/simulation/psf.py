@@ -96,6 +96,13 @@ def _integrated_gaussian(centre: Tensor, sigma: Tensor, count: int) -> tuple[Ten
     return (torch.erf(u / math.sqrt(2)) / 2).diff(), -density.diff(), -(u * density).diff()
 
 
+_SPLINES = torch.tensor([[1, 4, 1, 0], [-3, 0, 3, 0], [3, -6, 3, 0], [-1, 3, -3, 1]]).double() / 6
+"""Of a place t between two samples: (1, t, t², t³) times this are the cubic B-splines around it."""
+
+_SLOPES = torch.tensor([[-3, 0, 3, 0], [6, -12, 6, 0], [-3, 9, -9, 3], [0, 0, 0, 0]]).double() / 6
+"""Their derivatives by t, likewise."""
+
+
 class MeasuredPSF:
     """A point-spread function that was measured, on a grid finer than the pixels.
 
@@ -134,43 +141,36 @@ class MeasuredPSF:
 
     def share(self, xy_px: Tensor, sigma_px: Tensor, size: Size) -> Tensor:
         """See `PSF`."""
-        return self(xy_px, sigma_px, size)[..., 0, :, :]
+        y, x = (self._along(axis, xy_px, size, _SPLINES) for axis in (0, 1))
+        # Splines swing a little below 0 beside an array that ends abruptly; light does not.
+        return (y @ self.weights.to(xy_px) @ x.mT).clamp(min=0)
 
     def __call__(self, xy_px: Tensor, sigma_px: Tensor, size: Size) -> Tensor:
         """See `PSF`: the derivative by sigma_px is 0."""
-        weights = self.weights.to(xy_px)
-        rows, y = self._taps(xy_px[..., 1], size[0], weights.shape[0])
-        columns, x = self._taps(xy_px[..., 0], size[1], weights.shape[1])
-        # (..., H, 4, W, 4): the weights around each pixel
-        around = weights[rows[..., :, :, None, None], columns[..., None, None, :, :]]
-        parts = torch.einsum("...hawb,...ra,...cb->...rchw", around, y, x)
-        # Splines swing a little below 0 beside an array that ends abruptly; light does not.
-        parts = torch.where(parts[..., :1, :1, :, :] > 0, parts, 0)
-        value, by_x, by_y = parts[..., 0, 0, :, :], parts[..., 0, 1, :, :], parts[..., 1, 0, :, :]
-        return torch.stack([value, by_x, by_y, torch.zeros_like(value)], dim=-3)
+        weights, slopes = self.weights.to(xy_px), -self.oversampling * _SLOPES
+        y, x = (self._along(axis, xy_px, size, _SPLINES) for axis in (0, 1))
+        by_y, by_x = (self._along(axis, xy_px, size, slopes) for axis in (0, 1))
+        rows = y @ weights
+        share = rows @ x.mT
+        parts = [share, rows @ by_x.mT, by_y @ weights @ x.mT, torch.zeros_like(share)]
+        return torch.where(share[..., None, :, :] > 0, torch.stack(parts, dim=-3), 0)
 
-    def _taps(self, centre: Tensor, count: int, samples: int) -> tuple[Tensor, Tensor]:
-        """Return which four weights count for each pixel along an axis, (..., count, 4), and how.
+    def _along(self, axis: int, xy_px: Tensor, size: Size, splines: Tensor) -> Tensor:
+        """Return what each weight counts for in each pixel along y, 0, or x, 1: (..., count, R).
 
-        That is the B-splines' values and derivatives, (..., 2, 4), the same for all pixels.
+        Four in a row are not 0: ``splines`` of where between two weights the pixel's centre lies.
         """
-        middle = (samples - 1) / 2 - centre * self.oversampling
+        samples = self.weights.shape[axis]
+        middle = (samples - 1) / 2 - xy_px[..., 1 - axis] * self.oversampling
         first = middle.floor()
-        t = middle - first
-        pixels = torch.arange(count, device=centre.device) * self.oversampling
-        taps = (
-            first.long()[..., None, None]
-            + pixels[:, None]
-            + torch.arange(-1, 3, device=centre.device)
-        )
-        inside = taps.clamp(0, samples - 1)
-        value = torch.stack(
-            [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], dim=-1
-        )
-        slope = torch.stack(
-            [-3 * (1 - t) ** 2, 9 * t**2 - 12 * t, -9 * t**2 + 6 * t + 3, 3 * t**2], dim=-1
-        )
-        return inside, torch.stack([value, -self.oversampling * slope], dim=-2) / 6
+        t = (middle - first)[..., None]
+        values = torch.cat([torch.ones_like(t), t, t**2, t**3], dim=-1) @ splines.to(t)
+        pixels = torch.arange(size[axis], device=t.device) * self.oversampling
+        four = torch.arange(-1, 3, device=t.device)
+        taps = first.long()[..., None, None] + pixels[:, None] + four
+        taps = taps.clamp(0, samples - 1)  # where the weights are 0
+        empty = t.new_zeros(*taps.shape[:-1], samples)
+        return empty.scatter_add(-1, taps, values[..., None, :].expand(taps.shape))
 
 
 def expected_image(
