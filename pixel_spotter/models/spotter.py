@@ -18,6 +18,9 @@ _FAR = 6.0
 _BRIGHTEST = 8.0
 """What a window's pixel is at most, in heights of the spot."""
 
+_UNLIKE = 0.2
+"""By so much, of its logarithm, height, background or spread may be beyond a training batch's."""
+
 _SD_PX = (1e-3, 10.0)
 """The smallest and the largest deviation that is predicted."""
 
@@ -49,7 +52,8 @@ class SpotterRegressor(PointRegressor):
     construction: that is half the difference of what it says of the window and of its mirror image.
 
     It learns by the likelihood of a Gaussian that has the deviations which it predicts. Of two
-    spots it answers for the one that is closer to the pixel that stands out most.
+    spots it answers for the one that is closer to the pixel that stands out most. It flags windows
+    whose height, background or spread lies outside what it was trained on.
 
     Args:
         image_size: side of the square image, or [height, width], px, that it is trained on; it
@@ -89,6 +93,8 @@ class SpotterRegressor(PointRegressor):
         ways = torch.stack([place, place.flip(1), place.mT, place.mT.flip(1)]).flatten(1)
         logs = torch.arange(2 * window**2, inputs[0]).expand(4, -1)
         self.ways = nn.Buffer(torch.cat([ways, ways + window**2, logs], dim=1), persistent=False)
+        # The lowest and the highest logarithms of a batch that it was trained on, on average.
+        self.met = nn.Buffer(torch.full((2, 3), torch.nan))
         # Deviations that start too small end at the largest: nothing would be learned any more.
         self.head.bias.data = torch.tensor([0.0, 2.0, 0.0, 0.0])
 
@@ -115,15 +121,19 @@ class SpotterRegressor(PointRegressor):
                 f"expected images (B, 1, H, W) of at least {self.window} px, got "
                 f"{tuple(image.shape)}"
             )
-        parts, xy, others = self._read(image[:, 0])
-        return answers(parts, image[:, 0], xy, None, **others)
+        parts, logs, xy, others = self._read(image[:, 0])
+        beyond = torch.maximum(self.met[0] - logs, logs - self.met[1]).amax(dim=1)
+        unlike = ~(beyond < _UNLIKE)  # before any training, all is
+        return answers(parts, image[:, 0], xy, {"unlike training": unlike}, **others)
 
     def training_loss(self, image: Tensor, truth: Columns) -> Tensor:
         """Return minus the logarithm of the position's likelihood, and a little of the light's.
 
         Where there are two spots, the position is that of the one closer to where it looked.
         """
-        parts, xy, others = self._read(image[:, 0])
+        parts, logs, xy, others = self._read(image[:, 0])
+        extremes = torch.stack([*logs.detach().aminmax(dim=0)])
+        self.met.copy_(torch.where(self.met.isnan(), extremes, self.met.lerp(extremes, 0.01)))
         meant = _meant(truth, parts.corner + self.window // 2)
         sd = torch.stack([others["sd_x"], others["sd_y"]], dim=1)
         far = (xy + parts.corner - as_xy(meant, "_true")).abs() / sd
@@ -135,8 +145,12 @@ class SpotterRegressor(PointRegressor):
         ]
         return loss.mean() + 0.1 * sum(light)
 
-    def _read(self, image: Tensor) -> tuple[Windows, Tensor, Columns]:
-        """Return where it looked in images (B, H, W), the spots' places there, and the rest."""
+    def _read(self, image: Tensor) -> tuple[Windows, Tensor, Tensor, Columns]:
+        """Return where it looked in images (B, H, W), and what it read there.
+
+        That are the logarithms of height, background and spread, (B, 3), the spots' places, (B, 2),
+        and the other columns.
+        """
         margin = self.margin_px if tuple(image.shape[1:]) == self.size else 0
         parts = windows(image, find(image, margin), self.window)
         seen = look(parts)
@@ -152,6 +166,7 @@ class SpotterRegressor(PointRegressor):
         photons, background = (part.mean(dim=(1, 2)).exp() for part in light)
         return (
             parts,
+            logs,
             xy,
             {
                 "sd_x": sd[:, 0],

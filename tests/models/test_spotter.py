@@ -135,6 +135,15 @@ def test_it_learns_where_spots_are_and_how_exactly_it_knows() -> None:
     assert 0.6 < (error.abs() < sd).float().mean() < 0.76
     for name in ("photons", "background"):
         assert (columns[name] / truth[f"{name}_true"]).log().abs().median() < 0.1, name
+    unlike = FLAGS.index("unlike training")
+    assert (columns["flag"] == unlike).double().mean() < 0.01
+    again = SpotterRegressor(13, window=9, widths=[64, 32], margin_px=5).eval()
+    again.load_state_dict(model.state_dict())
+    for other in ({"photons": 1e5}, {"background": 100.0}, {"camera": {"read_noise": 30.0}}):
+        image, _ = spots(
+            image_size=13, margin_px=5, **{"photons": 3000.0, "sigma_px": 1.2, **other}
+        )
+        assert (again.estimate(image)["flag"] == unlike).double().mean() > 0.9, other
 
 
 @pytest.mark.parametrize(
