@@ -127,3 +127,14 @@ def test_a_real_camera(stuck_particles: ModuleType) -> None:
     assert figures["no_answer"] == 0
     assert figures["follows"] == pytest.approx(1, abs=0.02)
     assert figures["within_68"] == pytest.approx(0.68, abs=0.08)
+
+
+def test_what_flags_are_worth(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["flags.py", "--spots", "32"])
+    benchmark("flags", monkeypatch).main()
+    rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines()[2:]]
+    found = {name.strip(): [cell.strip() for cell in cells] for name, *cells in rows}
+    assert found["alone"] == ["0.0%", "", "0.0%"]
+    assert found["neighbour at 3.0 px, 1.0 as bright"][1:] == ["100%", "100.0%"]
