@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT, CommandServer, ModelFiles, choices, predicted
+from conftest import ROOT, CommandServer, ModelFiles, choices, predicted, save_checkpoint
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
@@ -30,9 +30,13 @@ from pixel_spotter.coordinates import as_xy
 from pixel_spotter.errors import UserError
 from pixel_spotter.metrics import errors_px
 from pixel_spotter.models.loading import load_model
+from pixel_spotter.models.spotter import SpotterRegressor
 from pixel_spotter.simulation.pixels import render_pixels
 
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/studies.md", "docs/models.md", "docs/results.md")
+PAGES = (
+    *("README.md", "CONTRIBUTING.md", "docs/studies.md"),
+    *("docs/models.md", "docs/results.md", "docs/spots.md", "docs/peers.md", "docs/design.md"),
+)
 
 SMALL = ("trainer=cpu", "data.image_size=16", "data.train_samples=300", "data.batch_size=16")
 """Added to commands that run."""
@@ -114,6 +118,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 assert not path.exists(), f"{block.file} is written twice"
                 path.write_text(block.text, encoding="utf-8")
+    np.save(folder / "mypsf.npy", np.ones((11, 11)))
     (folder / "photos").mkdir()
     for k in range(3):
         grey = np.zeros((16, 16), np.uint8)
@@ -170,8 +175,12 @@ def test_every_command_is_accepted(
         needed["checkpoints"] = [str(model_files.folder / f"50_{seed}.ckpt") for seed in (0, 1)]
     if "model.estimator" in OmegaConf.missing_keys(cfg):
         needed["estimator"] = "centroid"  # a grid names several
+    if cfg.model.get("checkpoint"):
+        needed["checkpoint"] = str(folder / "spotter.ckpt")
+        save_checkpoint(folder / "spotter.ckpt", SpotterRegressor(15, margin_px=6), 15)
     cfg.model.update(needed)
     train.check(cfg)
+    monkeypatch.chdir(folder)
     cfg.start_from = None  # another command of the page makes it
     train.make(cfg, "a model")
 
