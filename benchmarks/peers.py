@@ -12,7 +12,8 @@ measurement, and writes ``peers.csv`` and, as tables, ``peers.md``. What is not 
 out.
 
 Programs take turns in each round of timing, after a round that is not counted, in which they
-compile. Their seconds are those that this process computed, whatever else the machine did.
+compile. Their seconds are those that this process computed, whatever else the machine did; with
+``--device cuda``, on which only ours run, those of the clock.
 """
 
 import argparse
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     threadpool_limits(1)
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
-    programs = load_programs(options.checkpoint, options.only)
+    programs = load_programs(options.checkpoint, options.only, options.device)
     frame = max(FRAME, *(program.side | 1 for program in programs.values()))
     options.output.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
@@ -75,7 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 flush=True,
             )
             pd.DataFrame(rows).to_csv(options.output / "peers.csv", index=False)
-    rates = measure_speed(programs, make_spots(TIMED, options.spots, frame), options.rounds)
+    spots = make_spots(TIMED, options.spots, frame)
+    clock = time.process_time if options.device == "cpu" else time.perf_counter
+    rates = measure_speed(programs, spots, options.rounds, clock)
     tables = [as_markdown(pd.DataFrame(rows))] if rows else []
     text = "\n".join([f"{machine()}; {versions()}\n", *tables, speeds(rates)])
     (options.output / "peers.md").write_text(text, encoding="utf-8")
@@ -158,16 +161,16 @@ def measure(program: Program, spots: Spots) -> dict[str, float]:
 
 
 def measure_speed(
-    programs: dict[str, Program], spots: Spots, rounds: int
+    programs: dict[str, Program], spots: Spots, rounds: int, clock: Callable[[], float]
 ) -> dict[str, list[float]]:
     """Return how many spots each program fits in a second, round by round."""
     rates: dict[str, list[float]] = {name: [] for name in programs}
     for counted in range(-1, rounds):
         for name, program in programs.items():
-            start_s = time.process_time()
+            start_s = clock()
             found = answers(program, spots)
             if counted >= 0:
-                rates[name].append(len(found) / (time.process_time() - start_s))
+                rates[name].append(len(found) / (clock() - start_s))
     return rates
 
 
@@ -224,6 +227,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--conditions", nargs="*", help="likewise; by default all")
     parser.add_argument("--speed", action="store_true", help="measure the speed only")
     parser.add_argument("--spots", type=int, default=4000, help="of each condition")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of ours")
     parser.add_argument("--rounds", type=int, default=7, help="of timing")
     return parser.parse_args(arguments)
 

@@ -19,7 +19,7 @@ from pixel_spotter.models.loading import load_model
 
 SIDE = 13
 """Of the crops, px."""
-BATCH = 512
+BATCH = {"cpu": 512, "cuda": 65_536}
 """Images that Pixel Spotter takes at a time."""
 
 
@@ -70,19 +70,21 @@ class Program(NamedTuple):
     most: int | None = None
 
 
-def ours(estimate: Callable[[torch.Tensor], Columns], images: np.ndarray) -> np.ndarray:
+def ours(
+    estimate: Callable[[torch.Tensor], Columns], images: np.ndarray, device: str
+) -> np.ndarray:
     """Ask an estimator or a model, a batch at a time."""
     parts = []
     with torch.inference_mode():
-        for batch in torch.from_numpy(images).split(BATCH):
-            columns = estimate(batch)
+        for batch in torch.from_numpy(images).split(BATCH[device]):
+            columns = estimate(batch.to(device))
             none = torch.full_like(columns["x"], torch.nan)
             chosen = [columns.get(name, none) for name in ("x", "y", "sd_x", "sd_y")]
-            parts.append(torch.stack(chosen, dim=1))
+            parts.append(torch.stack(chosen, dim=1).cpu())
     return torch.cat(parts).numpy()
 
 
-def our_estimator(name: str, knows_width: bool) -> Program:
+def our_estimator(name: str, knows_width: bool, device: str) -> Program:
     """Take an estimator of Pixel Spotter, which looks for the spot where it may be."""
     estimator: Callable[..., Columns] = getattr(estimators, name)
     looks = name not in ("argmax", "centre_of_mass")
@@ -90,7 +92,7 @@ def our_estimator(name: str, knows_width: bool) -> Program:
     def ask(images: np.ndarray, sigma_px: float, margin_px: int) -> np.ndarray:
         width = {"sigma_px": sigma_px} if knows_width else {}
         margin = {"margin_px": margin_px} if looks else {}
-        return ours(partial(estimator, **width, **margin), images)
+        return ours(partial(estimator, **width, **margin), images, device)
 
     def fit(spots: Spots) -> np.ndarray:
         return ask(spots.crops, spots.sigma_px, spots.margin_px)
@@ -101,7 +103,7 @@ def our_estimator(name: str, knows_width: bool) -> Program:
     return Program(fit, find, knows_width)
 
 
-def our_model(model: PointRegressor, pixel_known: bool = True) -> Program:
+def our_model(model: PointRegressor, device: str, pixel_known: bool = True) -> Program:
     """Take a trained model.
 
     One that takes any size gets the same as others do, or, if it is not to know the spot's pixel,
@@ -112,7 +114,7 @@ def our_model(model: PointRegressor, pixel_known: bool = True) -> Program:
     def ask(images: np.ndarray, margin_px: float) -> np.ndarray:
         if model.any_size:
             model.search((images.shape[1], images.shape[2]), margin_px)
-        return ours(lambda image: model.estimate(image[:, None]), images)
+        return ours(lambda image: model.estimate(image[:, None]), images, device)
 
     def fit(spots: Spots) -> np.ndarray:
         return ask(spots.crops, spots.margin_px if own is None or not spots.margin_px else own)
@@ -331,19 +333,22 @@ PEERS: dict[str, tuple[str, Callable[[], Program]]] = {
 """Other programs: the packages that hold them, and what they can do."""
 
 
-def load_programs(checkpoints: Sequence[Path], only: Sequence[str]) -> dict[str, Program]:
+def load_programs(
+    checkpoints: Sequence[Path], only: Sequence[str], device: str = "cpu"
+) -> dict[str, Program]:
     """Return all programs whose names hold one of ``only``, and that are installed."""
     ways: dict[str, Callable[[], Program]] = {}
     for name in estimators.__all__:
-        ways[f"our {name}"] = partial(our_estimator, name, False)
+        ways[f"our {name}"] = partial(our_estimator, name, False, device)
         if "sigma_px" in inspect.signature(getattr(estimators, name)).parameters:
-            ways[f"our {name}, width known"] = partial(our_estimator, name, True)
+            ways[f"our {name}, width known"] = partial(our_estimator, name, True, device)
     for path in checkpoints:
         run = path.parent.parent.name if path.parent.name == "checkpoints" else path.stem
         model, _ = load_model(path)
-        ways[f"our model {run}"] = partial(our_model, model)
+        model.to(device)
+        ways[f"our model {run}"] = partial(our_model, model, device)
         if model.any_size:
-            ways[f"our model {run}, pixel unknown"] = partial(our_model, model, False)
+            ways[f"our model {run}, pixel unknown"] = partial(our_model, model, device, False)
     ways |= {name: load for name, (_, load) in PEERS.items()}
     programs = {}
     for name, load in ways.items():

@@ -54,7 +54,7 @@ def pixel_information(expected: Tensor, read_noise: Tensor | float = 0.0) -> Ten
     What is recorded is a Poisson count plus a Gaussian. 1 / (expected + read_noise²), the
     approximation of Huang et al. 2013 (doi 10.1038/nmeth.2488), is less than this by up to a factor
     where few photons meet a read noise of less than 1. Here it is exact up to an interpolation
-    between quadratures, which is within 0.1%.
+    between quadratures, which is within 0.1% above 0.001 photons, and up to 13% too low below.
 
     Args:
         expected: photons, any shape.
