@@ -7,7 +7,6 @@ if __name__ == "__main__":
 
 import logging
 import math
-import os
 import re
 import sys
 from contextlib import nullcontext
@@ -18,15 +17,14 @@ import lightning as L
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_class
-from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from pixel_spotter import runs
-from pixel_spotter.arguments import require
 from pixel_spotter.cli.grid import run_cell
 from pixel_spotter.cli.mistakes import instantiate
+from pixel_spotter.cli.ranges import check
 from pixel_spotter.cli.start import claim, make_trainer, run_command
 from pixel_spotter.data.base import PointData
 from pixel_spotter.errors import UserError
@@ -104,7 +102,8 @@ def _train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     solved = isinstance(model, SolvedRegressor)
     if solved:
         trainer.limit_train_batches = 1  # nothing is made of them
-    check_devices(trainer, model_name, solved)
+    if solved and trainer.world_size > 1:
+        raise UserError(f"model={model_name} is solved, not trained: leave out trainer.devices")
 
     doing = "continuing" if last.is_file() else "training"
     log.info("%s %s in %s (name=%s continues it)", doing, model_name, run_dir, cfg.name)
@@ -170,41 +169,6 @@ def dry_run(cfg: DictConfig, model_name: str) -> None:
     trainer.fit(model, data)
     trainer.test(model, data, verbose=False)
     print(f"Dry run of {model_name}: a batch went through training, validation and test.")
-
-
-def check(cfg: DictConfig) -> None:
-    """Refuse settings out of their range that no constructor looks at before it is too late."""
-    min_epochs = cfg.trainer.get("min_epochs") or 0
-    for key, value, least in (
-        ("seed", cfg.seed, 0),
-        ("trainer.max_epochs", cfg.trainer.max_epochs, 1),
-        ("trainer.min_epochs", min_epochs, 0),
-        ("trainer.accumulate_grad_batches", cfg.trainer.get("accumulate_grad_batches", 1), 1),
-        ("early_stopping.patience", cfg.early_stopping.patience or 1, 1),
-        ("scheduler.T_max", cfg.scheduler.get("T_max", 1), 1),
-    ):
-        whole = type(value) is int and least <= value < 2**32
-        require(whole, key, f"a whole number of at least {least}", value)
-    in_range = min_epochs <= cfg.trainer.max_epochs
-    require(in_range, "trainer.min_epochs", "at most trainer.max_epochs", min_epochs)
-    max_time = str(cfg.trainer.max_time or "00:00:00:01")
-    is_time = re.fullmatch(r"(?=.*[1-9])\d+:\d\d:\d\d:\d\d", max_time)
-    require(is_time is not None, "trainer.max_time", "DD:HH:MM:SS", max_time)
-    precision = str(cfg.trainer.precision)
-    if precision not in ("32", "32-true", "16-mixed", "bf16-mixed"):
-        raise UserError(
-            f"trainer.precision={precision} would round coordinates or is none; "
-            f"use bf16-mixed, 16-mixed or 32-true"
-        )
-
-
-def check_devices(trainer: L.Trainer, model_name: str, solved: bool) -> None:
-    """Refuse devices that are not there, or of no use."""
-    cores = os.cpu_count() or 1
-    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
-        raise UserError(f"trainer.devices={trainer.num_devices}: this machine has {cores} cores")
-    if solved and trainer.world_size > 1:
-        raise UserError(f"model={model_name} is solved, not trained: leave out trainer.devices")
 
 
 def start_from(model: PointRegressor, path: Path, trust: list[str]) -> None:

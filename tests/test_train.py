@@ -401,6 +401,11 @@ def test_a_diverging_run_leaves_no_figures(tmp_path: Path) -> None:
         ("trainer.max_time=soon", "trainer.max_time must be DD:HH:MM:SS"),
         ("trainer.max_time=60", "trainer.max_time must be DD:HH:MM:SS"),
         ("trainer.max_time=00:00:00:00", "trainer.max_time must be DD:HH:MM:SS"),
+        ("trainer.max_time=0", "trainer.max_time must be DD:HH:MM:SS"),
+        ("+trainer.min_epochs=0", "trainer.min_epochs must be a whole number of at least 1"),
+        ("trainer.log_every_n_steps=0", "log_every_n_steps must be a whole number of at least 1"),
+        ("trainer.num_sanity_val_steps=-5", "num_sanity_val_steps must be a whole number"),
+        ("early_stopping.patience=0", "early_stopping.patience must be a whole number of at"),
     ],
 )
 def test_impossible_settings(override: str, says: str, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from pixel_spotter import runs
 from pixel_spotter.cli import grid, mistakes
 from pixel_spotter.cli.help import CONF_DIR
+from pixel_spotter.cli.ranges import check_devices, check_precision
 from pixel_spotter.errors import UserError
 from pixel_spotter.files import write_text
 
@@ -115,8 +116,10 @@ def _thread_failed(failure: threading.ExceptHookArgs) -> None:
 
 def make_trainer(cfg: DictConfig, **arguments: Any) -> Trainer:
     """Make the Trainer; time is limited by a callback, samples are shared out by the data."""
+    check_precision(cfg)
     fixed = {"max_time": None, "use_distributed_sampler": False}
     trainer: Trainer = mistakes.instantiate(cfg.trainer, "trainer", **fixed, **arguments)
+    check_devices(trainer)
     return trainer
 
 

@@ -94,6 +94,9 @@ MISTAKES = [
     ("evaluate", "checkpoint=missing.ckpt", "there is no file missing.ckpt"),
     ("evaluate", "checkpoint=BEST data.split=random", "data.split"),
     ("evaluate", "checkpoint=BEST data.image_size=20", "image_size"),
+    ("evaluate", "checkpoint=BEST trainer.precision=16-true", "would round coordinates"),
+    ("evaluate", "checkpoint=BEST trainer=cpu trainer.devices=50000", "this machine has"),
+    ("train", "trainer.devices=50000 trainer.fast_dev_run=true", "this machine has"),
     ("predict", "", "missing"),
     ("predict", "checkpoint=missing.ckpt images=image.png", "there is no file missing.ckpt"),
 ]
