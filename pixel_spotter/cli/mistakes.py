@@ -10,6 +10,7 @@ import hydra
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
+from hydra.types import RunMode
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -19,7 +20,7 @@ from pixel_spotter.arguments import check_arguments
 from pixel_spotter.cli.help import CONF_DIR, known_settings
 from pixel_spotter.errors import UserError
 
-_TRAINER = {
+_ADDED = {
     *("trainer.gradient_clip_val", "trainer.gradient_clip_algorithm", "trainer.min_epochs"),
     *("trainer.accumulate_grad_batches", "trainer.sync_batchnorm", "trainer.num_nodes"),
     *("trainer.benchmark", "trainer.detect_anomaly"),
@@ -29,6 +30,11 @@ _TRAINER = {
 The others would be overruled, or leave nothing to measure (``limit_val_batches=0``).
 """
 
+_TESTING = {
+    *("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic"),
+    *("benchmark", "enable_progress_bar"),
+}
+"""Arguments of the Trainer that a test uses: the others are for training."""
 
 _NOT_INSTALLED = "{0} is not installed: pip install 'pixel-spotter[{0}]'"
 
@@ -97,7 +103,7 @@ def refuse_unknown_settings(cfg: DictConfig, command: str) -> DictConfig:
     Raises:
         UserError: naming a setting that it would not, and the nearest that it would.
     """
-    settings = {*known_settings(command), *_TRAINER}
+    settings = {*known_settings(command), *_ADDED}
     own = OmegaConf.load(CONF_DIR / f"{command}.yaml")
     known = {*(key.partition(".")[0] for key in settings), *map(str, own)}
     written = OmegaConf.to_yaml(cfg)
@@ -112,8 +118,11 @@ def refuse_unknown_settings(cfg: DictConfig, command: str) -> DictConfig:
         raise UserError("logger.save_dir is not for use here: logs are kept in the run folder")
     if command == "evaluate":
         defaults: Any = OmegaConf.load(CONF_DIR / "trainer/auto.yaml")
-        fits = ("max_epochs", "max_time", "fast_dev_run", "log_every_n_steps")
-        unused = [f"trainer.{key}" for key in fits if cfg.trainer[key] != defaults[key]]
+        unused = [
+            f"trainer.{key}"
+            for key, value in cfg.trainer.items()
+            if key not in _TESTING and value != defaults.get(key)
+        ]
         unused += [f"data.{key}" for key in map(str, cfg.data) if key not in own.data]
         if unused:
             raise UserError(f"{unused[0]} is for training: leave it out")
@@ -122,6 +131,11 @@ def refuse_unknown_settings(cfg: DictConfig, command: str) -> DictConfig:
 
 def refuse_what_is_not_there(cfg: DictConfig) -> None:
     """Refuse modules to trust, and settings of Hydra, that nothing would ever look for."""
+    overrides = HydraConfig.get().overrides.hydra
+    for key in (word.lstrip("+~").partition("=")[0] for word in overrides):
+        for_grids = re.match(r"hydra[./](sweep|sweeper|launcher)\b", key)
+        if for_grids and HydraConfig.get().mode != RunMode.MULTIRUN:
+            raise UserError(f"{key} is for a grid, which pixel-spotter train --multirun is")
     trust = cfg.get("trust", ListConfig([]))
     for module in trust if isinstance(trust, ListConfig) else [trust]:
         try:
@@ -130,7 +144,7 @@ def refuse_what_is_not_there(cfg: DictConfig) -> None:
             found = None
         if found is None:
             raise UserError(f"trust={module}: there is no such module")
-    added = [word for word in HydraConfig.get().overrides.hydra if word.startswith("+hydra.")]
+    added = [word for word in overrides if word.startswith("+hydra.")]
     for key in (word.removeprefix("+hydra.").partition("=")[0] for word in added):
         try:
             OmegaConf.merge(HydraConf, OmegaConf.from_dotlist([f"{key}=???"]))
@@ -142,6 +156,8 @@ def _no_setting(key: str, command: str) -> str:
     """Say that there is no such setting, and which one may be meant."""
     settings = known_settings(command)
     group, _, word = key.rpartition(".")
+    if key in _ADDED and (command == "train" or word in _TESTING):
+        return f"{key} has no value here yet: write it with a plus, +{key}=..."
     forbidden = {*inspect.signature(Trainer).parameters} - {*settings}
     if group == "trainer" and word in forbidden:
         return (

@@ -94,6 +94,19 @@ MISTAKES = [
     ("evaluate", "checkpoint=missing.ckpt", "there is no file missing.ckpt"),
     ("evaluate", "checkpoint=BEST data.split=random", "data.split"),
     ("evaluate", "checkpoint=BEST data.image_size=20", "image_size"),
+    *(
+        ("evaluate", f"checkpoint=BEST {setting}", "is for training: leave it out")
+        for setting in (
+            *("+trainer.min_epochs=3", "+trainer.gradient_clip_val=3", "+trainer.sync_batchnorm=true"),
+            *("+trainer.accumulate_grad_batches=3", "trainer.num_sanity_val_steps=2"),
+        )
+    ),
+    *(
+        ("train", setting, "is for a grid, which pixel-spotter train --multirun is")
+        for setting in ("+hydra.sweeper.n_trials=3", "hydra.sweep.dir=x", "hydra/launcher=joblib")
+    ),
+    ("train", "trainer.gradient_clip_val=1.0", "with a plus, +trainer.gradient_clip_val=..."),
+    ("evaluate", "checkpoint=BEST trainer.benchmark=true", "with a plus, +trainer.benchmark=..."),
     ("evaluate", "checkpoint=BEST trainer.precision=16-true", "would round coordinates"),
     ("evaluate", "checkpoint=BEST trainer=cpu trainer.devices=50000", "this machine has"),
     ("train", "trainer.devices=50000 trainer.fast_dev_run=true", "this machine has"),
