@@ -30,7 +30,7 @@ from pixel_spotter.data.base import PointData
 from pixel_spotter.errors import UserError
 from pixel_spotter.files import read_tensors
 from pixel_spotter.models.base import PointRegressor
-from pixel_spotter.models.loading import load_model
+from pixel_spotter.models.loading import load_model, own_modules
 from pixel_spotter.models.solved import SolvedRegressor
 from pixel_spotter.training.callbacks import (
     EpochLogger,
@@ -230,11 +230,7 @@ def print_run(run_dir: Path, metrics: dict[str, Any], in_photons: bool = False) 
     print("Dashboard:  make dashboard  (or: tensorboard --logdir outputs)")
     if in_photons:  # nobody knows what a file's counts are in photons
         return
-    checkpoint = read_tensors(run_dir / runs.BEST)
-    hparams = checkpoint.get("hyper_parameters", {})
-    named = [checkpoint["model_class"], checkpoint["data_class"], hparams.get("member_class")]
-    own = {name.rpartition(".")[0] for name in filter(None, named)}
-    own = {module for module in own if not module.startswith("pixel_spotter.")}
+    own = own_modules(read_tensors(run_dir / runs.BEST))
     trust = f" trust=[{','.join(sorted(own))}]" if own else ""
     print(f"Predict:    pixel-spotter predict checkpoint={run_dir / runs.BEST}{trust} images=...")
 

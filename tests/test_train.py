@@ -735,13 +735,26 @@ def test_figures_of_a_run_that_goes_on_are_gone_until_it_ends(
     assert not (folder / "metrics.json").exists()
 
 
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"data_class": "mydata.Mine"},
+        {"trained_before": [{"data_class": "mydata.Mine", "hyper_parameters": {}}]},
+        {"hyper_parameters": {"member_class": "mydata.Mine"}},
+        {"hyper_parameters": {"checkpoint": {"trained_on": [{"data_class": "mydata.Mine"}]}}},
+        {"hyper_parameters": {"checkpoints": [{"hyper_parameters": {"model_class": "mydata.M"}}]}},
+    ],
+)
 def test_the_predict_line_trusts_what_the_checkpoint_needs(
-    tiny_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    described: dict[str, Any],
+    tiny_run: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     print_run(tiny_run.folder, tiny_run.metrics)
     assert "trust" not in capsys.readouterr().out
-    checkpoint = torch.load(tiny_run.best, weights_only=True) | {"data_class": "mydata.Mine"}
     (tmp_path / "checkpoints").mkdir()
+    checkpoint = torch.load(tiny_run.best, weights_only=True) | described
     torch.save(checkpoint, tmp_path / "checkpoints/best.ckpt")
     print_run(tmp_path, tiny_run.metrics)
     assert " trust=[mydata] " in capsys.readouterr().out

@@ -100,10 +100,27 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return state
 
 
+def own_modules(described: Any) -> set[str]:
+    """Return the modules that a checkpoint, or a part of one, needs trust for."""
+    found = set()
+    if isinstance(described, Mapping):
+        named = (described.get(key) for key in ("model_class", "data_class", "member_class"))
+        modules = (name.rpartition(".")[0] for name in named if isinstance(name, str))
+        found = {module for module in modules if not _is_in(module, _OURS)}
+        described = [*described.values()]
+    if isinstance(described, list | tuple):
+        found.update(*map(own_modules, described))
+    return found
+
+
+def _is_in(module: str, packages: Sequence[str]) -> bool:
+    return any(f"{module}.".startswith(f"{one}.") for one in packages)
+
+
 def _find(name: str, kind: type, trust: Sequence[str]) -> Any:
     module, _, attribute = name.rpartition(".")
     trust = (trust,) if isinstance(trust, str) else trust
-    if not any(f"{module}.".startswith(f"{one}.") for one in (*_OURS, *trust)):
+    if not _is_in(module, (*_OURS, *trust)):
         raise UserError(
             f"was refused: it asks for {name}, which is not Pixel Spotter's; if you trust it, "
             f"add trust={module}"

@@ -97,8 +97,9 @@ MISTAKES = [
     *(
         ("evaluate", f"checkpoint=BEST {setting}", "is for training: leave it out")
         for setting in (
-            *("+trainer.min_epochs=3", "+trainer.gradient_clip_val=3", "+trainer.sync_batchnorm=true"),
+            *("+trainer.min_epochs=3", "+trainer.gradient_clip_val=3"),
             *("+trainer.accumulate_grad_batches=3", "trainer.num_sanity_val_steps=2"),
+            "+trainer.sync_batchnorm=true",
         )
     ),
     *(
