@@ -8,13 +8,13 @@ from typing import Any
 
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
-from pixel_spotter.errors import UserError
+from pixel_spotter.errors import BadValueError
 
 
 def require(fits: bool, key: str, wanted: str, value: object) -> None:
     """Refuse a setting's value that does not fit, saying what is wanted."""
     if not fits:
-        raise UserError(f"{key} must be {wanted}, got {value!r}")
+        raise BadValueError(f"{key} must be {wanted}, got {value!r}")
 
 
 def check_arguments(made: Callable[..., Any], values: Mapping[str, Any], key: str) -> None:

@@ -18,8 +18,14 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig
 
 from pixel_spotter import runs
-from pixel_spotter.cli.mistakes import instantiate, user_message
-from pixel_spotter.errors import UserError
+from pixel_spotter.cli.mistakes import (
+    check_types,
+    instantiate,
+    refuse_unknown_settings,
+    user_message,
+)
+from pixel_spotter.cli.ranges import check
+from pixel_spotter.errors import BadValueError, UserError
 from pixel_spotter.files import write_text
 
 log = logging.getLogger(__name__)
@@ -165,9 +171,9 @@ def _planned(config: DictConfig) -> Cells:
     excluded = hydra.job.config.override_dirname.exclude_keys
     cells = {}
     for words in listed:
-        cell = dict(word.split("=", 1) for word in words)
-        named = sorted(f"{k}={v}" for k, v in cell.items() if k.lstrip("+") not in excluded)
-        cells[runs.folder_name(",".join(named))] = cell  # as conf/train.yaml has it
+        cell = {key: value for key, _, value in (word.partition("=") for word in words)}
+        named = (word for word in words if word.lstrip("+~").partition("=")[0] not in excluded)
+        cells[runs.folder_name(",".join(sorted(named)))] = cell  # as conf/train.yaml has it
     return cells
 
 
@@ -175,23 +181,26 @@ def _try(config: DictConfig, cells: Cells) -> dict[str, str]:
     """Look for what cannot work before the grid starts: return why which cells cannot run.
 
     Raises:
-        UserError: if none can, or their processes are none that a grid has.
+        UserError: if none can, or if one has values or processes that no cell can have.
     """
     kinds: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for name, cell in cells.items():
-        kinds[tuple(f"{k}={v}" for k, v in cell.items() if _TRIED.fullmatch(k))].append(name)
+        kinds[_kind(cell)].append(name)
     cannot: dict[str, str] = {}
-    if not cells:  # another sweeper's
-        _refuse_processes(config, config.hydra.launcher._target_)
     asked = config.hydra.overrides.get("hydra", [])
     found_in = [word for word in asked if "hydra.searchpath" in word]  # where configs may be
-    for names in kinds.values():
-        overrides = [*found_in, *(f"{key}={value}" for key, value in cells[names[0]].items())]
+    composed = {}
+    for name in _telling(cells):
+        overrides = [*found_in, *_words(cells[name])]
         loader = GlobalHydra.instance().config_loader()
-        cfg = loader.load_configuration("train", overrides, RunMode.RUN)
+        composed[name] = loader.load_configuration("train", overrides, RunMode.RUN)
+    for cfg in [*composed.values()] or [config]:  # another sweeper finds its cells as it goes
         _refuse_processes(cfg, config.hydra.launcher._target_)
+        _refuse_values(cfg)
+    for name, cfg in composed.items():
+        names = kinds.pop(_kind(cells[name]), [])
         try:
-            if cfg.model.get("weights") is not None:
+            if names and cfg.model.get("weights") is not None:
                 instantiate(cfg.model, "model")
         except UserError as error:
             cannot |= dict.fromkeys(names, str(error))
@@ -199,6 +208,49 @@ def _try(config: DictConfig, cells: Cells) -> dict[str, str]:
             if len(cannot) == len(cells):
                 raise
     return cannot
+
+
+def _kind(cell: dict[str, str]) -> tuple[str, ...]:
+    """Return what of a cell can keep it from running."""
+    return tuple(word for word in _words(cell) if _TRIED.fullmatch(word.partition("=")[0]))
+
+
+def _words(cell: dict[str, str]) -> list[str]:
+    return [key if key[0] == "~" and not value else f"{key}={value}" for key, value in cell.items()]
+
+
+def _telling(cells: Cells) -> list[str]:
+    """Pick few cells in which each kind comes up, and each value of each setting.
+
+    Of whole numbers, the least and the greatest tell of those between.
+    """
+    has = {name: {*_words(cell), _kind(cell)} for name, cell in cells.items()}
+    left = {one for ones in has.values() for one in ones}
+    for key in {key for cell in cells.values() for key in cell}:
+        values = {cell[key] for cell in cells.values() if key in cell}
+        whole = sorted((value for value in values if re.fullmatch(r"-?\d+", value)), key=int)
+        left -= {f"{key}={value}" for value in whole[1:-1]}
+    picked: list[str] = []
+    while left:
+        picked.append(max(has, key=lambda name: len(has[name] & left)))
+        left -= has[picked[-1]]
+    return picked
+
+
+def _refuse_values(cfg: DictConfig) -> None:
+    """Refuse settings that are none, and values that none of a grid's cells could have."""
+    refuse_unknown_settings(cfg, "train")
+    check(cfg)
+    for key, value in cfg.items():
+        made = isinstance(value, DictConfig) and "_target_" in value
+        if made and value.get("patience", 0) is not None:  # or it never stops early
+            check_types(value, str(key))
+    try:
+        instantiate(cfg.data, "data")
+    except BadValueError:
+        raise
+    except UserError:
+        pass  # with these values; others may go together with some of them
 
 
 def _refuse_processes(cfg: DictConfig, launcher: str) -> None:

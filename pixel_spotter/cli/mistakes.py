@@ -209,9 +209,13 @@ def check_types(config: DictConfig, key: str) -> None:
         made: Any = hydra.utils.get_object(config._target_)
     except Exception:  # a class that is not there: not ours to say
         return
+    takes = inspect.signature(made).parameters.values()
+    any_name = any(one.kind is one.VAR_KEYWORD for one in takes)
     values = {}
     for name in map(str, config):
         value = config[name]
+        if not (any_name or name[0] == "_" or name in (one.name for one in takes)):
+            raise UserError(_no_setting(f"{key}.{name}", "train"))
         if isinstance(value, DictConfig) and "_target_" in value:
             check_types(value, f"{key}.{name}")
         else:

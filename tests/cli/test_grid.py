@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from conftest import CPU, TINY, CommandServer, Finished, compose, figures, finish, read_json, start
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from PIL import Image
 from sweeps import write_cell
 
 from pixel_spotter import runs
-from pixel_spotter.cli.grid import AroundGrid, _duration, _refuse_processes
+from pixel_spotter.cli.grid import AroundGrid, _duration, _refuse_processes, _telling
 from pixel_spotter.errors import UserError
 from pixel_spotter.train import train
 
@@ -196,22 +196,18 @@ def test_many_overrides_make_no_impossible_folder_name(
     assert len([*(tmp_path / "outputs/sweeps/x").glob("*/metrics.json")]) == 2
 
 
-CONFIG = {
-    "hydra": {
-        "launcher": {"_target_": "BasicLauncher"},
-        "sweeper": {"_target_": "another.Sweeper"},
-        "overrides": {"task": []},
-    },
-    "trainer": {"fast_dev_run": False, "devices": 1},
-    "data": {"num_workers": 0},
+HYDRA = {
+    "launcher": {"_target_": "BasicLauncher"},
+    "sweeper": {"_target_": "another.Sweeper"},
+    "overrides": {"task": []},
 }
 
 
 def grid_in(folder: Path) -> tuple[AroundGrid, DictConfig]:
     """A grid that has started in a folder."""
-    config = OmegaConf.create(
-        {**CONFIG, "hydra": {**CONFIG["hydra"], "sweep": {"dir": str(folder)}}}
-    )
+    config = compose(["model=argmax"])
+    with open_dict(config):
+        config.hydra = {**HYDRA, "sweep": {"dir": str(folder)}}
     grid = AroundGrid()
     grid.on_multirun_start(config)
     return grid, config
@@ -353,6 +349,43 @@ def test_processes_of_cells_are_refused_before_the_grid(
     ended = run_command("train", *grid, cwd=tmp_path)
     assert says in ended.error()
     assert not (tmp_path / "outputs/sweeps/p").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ("optim.lr=0.001,abc", "optim.lr must be float"),
+        ("model=cnn,heatmap optim.lr=abc,0.001", "optim.lr must be float"),
+        ("data.split=uniform,unifrom", "data.split must be one of"),
+        ("+lr=0.1,0.2", "did you mean optim.lr?"),
+        ("seed=0,1,-1", "seed must be a whole number"),
+        ("trainer.precision=32-true,16-true", "would round coordinates"),
+        ("+optim.foo=1,2", "no setting optim.foo"),
+        ("+lr=0.1 hydra/sweeper=optuna", "did you mean optim.lr?"),
+    ],
+)
+def test_values_that_no_cell_can_have_are_refused_before_the_grid(
+    settings: str, says: str, run_command: CommandServer, tmp_path: Path
+) -> None:
+    if "optuna" in settings:
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    ended = run_command("train", "--multirun", *QUICK, *settings.split(), cwd=tmp_path)
+    assert says in ended.error()
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_few_cells_tell_of_all_values() -> None:
+    cells = {
+        f"{model}{lr}{seed}": {"model": model, "optim.lr": lr, "seed": str(seed)}
+        for model in ("cnn", "heatmap")
+        for lr in ("0.1", "0.01", "abc")
+        for seed in range(100)
+    }
+    told = [cells[name] for name in _telling(cells)]
+    assert {cell["model"] for cell in told} == {"cnn", "heatmap"}
+    assert {cell["optim.lr"] for cell in told} == {"0.1", "0.01", "abc"}
+    assert {"0", "99"} <= {cell["seed"] for cell in told}
+    assert len(told) <= 4
 
 
 def test_processes_of_cells_that_an_experiment_asks_for(
