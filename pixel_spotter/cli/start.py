@@ -26,8 +26,14 @@ from pixel_spotter.cli.ranges import check_devices, check_precision
 from pixel_spotter.errors import UserError
 from pixel_spotter.files import write_text
 
-_TEXTS = ("name", "checkpoint", "images", "output", "sweep", "start_from")
-"""Keys whose values are names and paths: taken as they are, not read as Hydra's syntax."""
+_TEXTS = ("checkpoint", "images", "output", "sweep", "start_from")
+"""Keys whose values are paths, or names of grids: taken as they are, not read as Hydra's syntax."""
+
+_FILES = ("model.checkpoint", "model.checkpoints", "model.weights", "psf.file", "trust")
+"""Keys whose values are paths or modules as well, or lists of them in brackets."""
+
+_PLAIN = re.compile(r"(?!(?i:true|false|nan|inf)$)(?:[a-zA-Z_/]|\.\.?/)[\w./-]*")
+"""Texts that Hydra reads as they are."""
 
 OmegaConf.register_new_resolver("folder_name", runs.folder_name, replace=True)
 OmegaConf.register_new_resolver("conf_file", lambda name: str(CONF_DIR / name), replace=True)
@@ -178,25 +184,39 @@ def pick_device(name: str) -> torch.device:
 def text_as_it_is(argument: str, multirun: bool = False) -> str:
     """Quote the value of ``key=value`` for Hydra, if it is a name or path and not quoted yet.
 
-    In a grid, ``start_from`` sweeps over what stands between its commas.
+    In a grid, files sweep over what stands between their commas.
 
     Raises:
         UserError: if it is a name that cannot be a folder's.
     """
     plus_key, equals, value = argument.partition("=")
     key = plus_key.lstrip("+")
-    if key == "model.weights" and value.startswith("~"):
-        return f"{plus_key}={Path(value).expanduser()}"
-    if key not in _TEXTS or not equals:
+    if key == "name" and equals:
+        refuse_as_name(value)
+        return f"{plus_key}={_quoted(value) if value != 'null' else repr(value)}"
+    listed = re.fullmatch(r"\[([^\[\]'\"]*)\]", value) if key in _FILES else None
+    if listed:
+        return f"{plus_key}=[{','.join(map(_quoted_if_odd, listed[1].split(',')))}]"
+    if key in _FILES and re.search(r"[\[\]]|\$\{", value):
         return argument
+    quote = _quoted if key in _TEXTS else _quoted_if_odd
+    if not equals or (key not in (*_TEXTS, *_FILES) and value[:1] != "~"):
+        return argument
+    sweeps = multirun and key in ("start_from", *_FILES) and not {*value} & {*"'\""}
+    return f"{plus_key}={','.join(map(quote, value.split(',') if sweeps else [value]))}"
+
+
+def refuse_as_name(value: str) -> None:
+    """Refuse a name that cannot be a folder's, or would not be the one that was meant."""
     path = Path(value.strip("'\" "))
-    if key == "name" and (not path.parts or ".." in path.parts or path.is_absolute()):
+    inside = path.parts and ".." not in path.parts and not path.is_absolute()
+    if not inside or path.parts[0][0] == "~" or "${" in value:
         raise UserError(f"name={value} cannot be a folder's name inside outputs/: choose another")
-    if key == "name" and value == "null":
-        return f"{plus_key}='null'"
-    sweeps = multirun and key == "start_from" and not {*value} & {*"'\""}
-    values = map(_quoted, value.split(",") if sweeps else [value])
-    return f"{plus_key}={','.join(values)}"
+
+
+def _quoted_if_odd(value: str) -> str:
+    """Quote a text for Hydra, if it would read it as something else: grids' folders show quotes."""
+    return value if _PLAIN.fullmatch(value) else _quoted(value)
 
 
 def _quoted(value: str) -> str:

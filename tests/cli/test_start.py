@@ -82,6 +82,8 @@ MISTAKES = [
     ("train", "+trainer.accumulate_grad_batches=0", "accumulate_grad_batches must be a whole"),
     ("train", "early_stopping.min_delta=0.1", "of no use without early_stopping.patience"),
     ("train", "+trainer.gradient_clip_algorithm=norm", "no use without trainer.gradient_clip_val"),
+    ("train", "trust=1e3", "trust=1e3: there is no such module"),
+    ("train", "name=${seed}", "cannot be a folder's name"),
     ("train", "trust=nothing.there", "trust=nothing.there: there is no such module"),
     ("train", "trust=[a..b]", "trust=a..b: there is no such module"),
     ("train", "trust=null", "trust=None: there is no such module"),
@@ -243,6 +245,18 @@ def test_the_configs_are_found() -> None:
         ("output=null", "output=null"),
         ("optim.lr=1e3", "optim.lr=1e3"),
         ("--multirun", "--multirun"),
+        ("model.weights=1e3", "model.weights='1e3'"),
+        ("model.weights=null", "model.weights=null"),
+        ("model.checkpoint=outputs/runs/a/best.ckpt", "model.checkpoint=outputs/runs/a/best.ckpt"),
+        ("model.checkpoint=seed=0,a.ckpt", "model.checkpoint='seed=0,a.ckpt'"),
+        ("model.checkpoints=[2026/a.ckpt,b.ckpt]", "model.checkpoints=['2026/a.ckpt',b.ckpt]"),
+        ("model.checkpoints=['a','b']", "model.checkpoints=['a','b']"),
+        ("psf.file=${conf_file:psf/coma.npy}", "psf.file=${conf_file:psf/coma.npy}"),
+        ("psf.file=my psf.npy", "psf.file='my psf.npy'"),
+        ("trust=1e3", "trust='1e3'"),
+        ("trust=[]", "trust=[]"),
+        ("camera.read_noise=1.6", "camera.read_noise=1.6"),
+        ("~model.hidden", "~model.hidden"),
     ],
 )
 def test_names_and_paths_are_text(argument: str, read: str) -> None:
@@ -274,7 +288,10 @@ def test_whatever_is_in_a_text_hydra_reads_it_as_it_is(name: str) -> None:
     assert OmegaConf.create({"images": read.value()}).images == name
 
 
-@pytest.mark.parametrize("name", ["", " ", "../elsewhere", "/elsewhere", "a/../..", "'..'"])
+@pytest.mark.parametrize(
+    "name",
+    ["", " ", "../elsewhere", "/elsewhere", "a/../..", "'..'", "~", "~/x", "${seed}", "a${x}"],
+)
 def test_what_cannot_be_a_folders_name(name: str) -> None:
     with pytest.raises(UserError, match="choose another"):
         text_as_it_is(f"name={name}")
@@ -295,7 +312,11 @@ def test_home_is_home(monkeypatch: pytest.MonkeyPatch) -> None:
     assert text_as_it_is("output=~/found.csv") == "output='/at/home/found.csv'"
     assert text_as_it_is("checkpoint=~/a.ckpt") == "checkpoint='/at/home/a.ckpt'"
     assert text_as_it_is("images=~") == "images='/at/home'"
-    assert text_as_it_is("model.weights=~/w.pth") == "model.weights=/at/home/w.pth"
+    assert text_as_it_is("model.weights=~/w.pth") == "model.weights='/at/home/w.pth'"
+    assert text_as_it_is("psf.file=~/p.npy") == "psf.file='/at/home/p.npy'"
+    assert text_as_it_is("camera.gain=~/g.npy") == "camera.gain='/at/home/g.npy'"
+    listed = text_as_it_is("model.checkpoints=[~/a.ckpt,b.ckpt]")
+    assert listed == "model.checkpoints=['/at/home/a.ckpt',b.ckpt]"
     assert text_as_it_is("images=~friend.png") == "images='~friend.png'"
     root = Path("~root").expanduser()
     assert text_as_it_is("output=~root/x.csv") == f"output='{root}/x.csv'"
@@ -310,6 +331,8 @@ def test_home_is_home(monkeypatch: pytest.MonkeyPatch) -> None:
         ("start_from=null,~/b.ckpt", "start_from=null,'/at/home/b.ckpt'"),
         ("start_from=it.ckpt", "start_from='it.ckpt'"),
         ("start_from='a,b.ckpt'", "start_from='a,b.ckpt'"),
+        ("model.weights=null,~/w.pth", "model.weights=null,'/at/home/w.pth'"),
+        ("model.checkpoints=[a,b],[c,d]", "model.checkpoints=[a,b],[c,d]"),
         ("start_from='a.ckpt','b.ckpt'", "start_from='a.ckpt','b.ckpt'"),
         ("name=a,b", "name='a,b'"),
     ],
