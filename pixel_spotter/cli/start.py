@@ -7,12 +7,14 @@ import re
 import sys
 import threading
 import warnings
+from argparse import ArgumentError
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import hydra
 import torch
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning import Trainer
@@ -74,11 +76,29 @@ def run_command(command: str, task: Callable[[DictConfig], Any]) -> None:
         return guarded(checked, cfg)
 
     def start() -> None:
-        multirun = bool({"--multirun", "-m"} & {*sys.argv[1:]})
-        sys.argv[1:] = [text_as_it_is(argument, multirun) for argument in sys.argv[1:]]
+        sys.argv[1:] = in_order(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=command)(job)()
 
     guarded(start)
+
+
+def in_order(arguments: list[str]) -> list[str]:
+    """Return a command's arguments as Hydra takes them: its options first, texts quoted.
+
+    Raises:
+        UserError: if there is an option that Hydra does not have.
+    """
+    parser = get_args_parser()
+    parser.exit_on_error = False
+    try:
+        options, others = parser.parse_known_args(arguments)
+    except ArgumentError as error:
+        raise UserError(str(error)) from error
+    if unknown := [word for word in others if word[:1] == "-"]:
+        raise UserError(f"there is no option {unknown[0]}: settings are written KEY=VALUE")
+    settings = [*options.overrides, *others]
+    first = [word for word in arguments if word not in settings]
+    return [*first, *(text_as_it_is(word, options.multirun) for word in settings)]
 
 
 def _interrupted(command: str) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from pixel_spotter.cli.help import CONF_DIR, known_settings
 from pixel_spotter.cli.mistakes import refuse_unknown_settings, user_message
-from pixel_spotter.cli.start import _interrupted, pick_device, text_as_it_is
+from pixel_spotter.cli.start import _interrupted, in_order, pick_device, text_as_it_is
 from pixel_spotter.errors import UserError
 from pixel_spotter.train import _TRAINED_ONLY
 
@@ -82,6 +82,9 @@ MISTAKES = [
     ("train", "+trainer.accumulate_grad_batches=0", "accumulate_grad_batches must be a whole"),
     ("train", "early_stopping.min_delta=0.1", "of no use without early_stopping.patience"),
     ("train", "+trainer.gradient_clip_algorithm=norm", "no use without trainer.gradient_clip_val"),
+    ("train", "--foo", "no option --foo: settings are written KEY=VALUE"),
+    ("train", "seed=1 --cfg", "expected one argument"),
+    ("train", "--cfg everything", "invalid choice"),
     ("train", "trust=1e3", "trust=1e3: there is no such module"),
     ("train", "name=${seed}", "cannot be a folder's name"),
     ("train", "trust=nothing.there", "trust=nothing.there: there is no such module"),
@@ -261,6 +264,18 @@ def test_the_configs_are_found() -> None:
 )
 def test_names_and_paths_are_text(argument: str, read: str) -> None:
     assert text_as_it_is(argument) == read
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["a=1", "--multirun", "b=2", "--config-dir", "c", "start_from=x,y"],
+        ["-m", "a=1", "b=2", "--config-dir=c", "start_from=x,y"],
+    ],
+)
+def test_options_may_stand_anywhere(given: list[str]) -> None:
+    options = [word for word in given if "=" not in word or word[0] == "-" or word == "c"]
+    assert in_order(given) == [*options, "a=1", "b=2", "start_from='x','y'"]
 
 
 def taken_as_it_is(name: str) -> bool:
