@@ -9,7 +9,7 @@ import logging
 import math
 import re
 import sys
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,7 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
         The content of ``metrics.json``; of a finished run, as it is.
     """
     check(cfg)
-    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
-    with runs.owned(run_dir) if first else nullcontext():
+    with _owned(run_dir):
         claim(run_dir, cfg)
         if runs.is_finished(run_dir):
             metrics = runs.read_metrics(run_dir)
@@ -78,6 +77,12 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
             return _train(cfg, run_dir, model_name)
         except SystemExit as end:  # how Lightning ends after Ctrl-C
             raise KeyboardInterrupt from end
+
+
+def _owned(run_dir: Path) -> AbstractContextManager[None]:
+    """Keep a run folder for this process, and those that it starts."""
+    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    return runs.owned(run_dir) if first else nullcontext()
 
 
 def _train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
@@ -143,6 +148,8 @@ def make(cfg: DictConfig, model_name: str) -> tuple[PointData, PointRegressor]:
     if model.optimizer_factory is None:
         model.optimizer_factory, model.scheduler_factory = optimizer, scheduler
     refuse_unused(cfg, model)
+    if type(model).configure_optimizers is PointRegressor.configure_optimizers:
+        model.configure_optimizers()  # says what is wrong with them before the training begins
     if cfg.start_from is not None:
         start_from(model, Path(str(cfg.start_from)), cfg.trust)
     return data, model
@@ -161,13 +168,14 @@ def refuse_unused(cfg: DictConfig, model: PointRegressor) -> None:
         raise UserError(f"{model.name} is solved, not trained: leave out {unused[0]}")
 
 
-def dry_run(cfg: DictConfig, model_name: str) -> None:
+def dry_run(cfg: DictConfig, run_dir: Path, model_name: str) -> None:
     """Put one batch through training, validation and test, and keep nothing."""
     check(cfg)
-    data, model = make(cfg, model_name)
-    trainer = make_trainer(cfg, logger=False, enable_checkpointing=False)
-    trainer.fit(model, data)
-    trainer.test(model, data, verbose=False)
+    with _owned(run_dir):
+        data, model = make(cfg, model_name)
+        trainer = make_trainer(cfg, logger=False, enable_checkpointing=False)
+        trainer.fit(model, data)
+        trainer.test(model, data, verbose=False)
     print(f"Dry run of {model_name}: a batch went through training, validation and test.")
 
 
@@ -208,7 +216,7 @@ def run(cfg: DictConfig) -> float | None:
     if model_name == "closed_form":
         model_name = cfg.model.estimator
     if cfg.trainer.fast_dev_run:
-        dry_run(cfg, model_name)
+        dry_run(cfg, run_dir, model_name)
         return None
     if hydra_cfg.mode == RunMode.RUN:
         metrics = train(cfg, run_dir, model_name)

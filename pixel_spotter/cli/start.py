@@ -4,11 +4,13 @@ import logging
 import multiprocessing
 import os
 import re
+import shutil
 import sys
 import threading
 import warnings
 from argparse import ArgumentError
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +75,10 @@ def run_command(command: str, task: Callable[[DictConfig], Any]) -> None:
 
     def job(cfg: DictConfig) -> Any:
         _quieten()  # a launcher may run the job in a process of its own
-        return guarded(checked, cfg)
+        try:
+            return guarded(checked, cfg)
+        finally:
+            forget(Path(HydraConfig.get().runtime.output_dir), f"{command}.log")
 
     def start() -> None:
         sys.argv[1:] = in_order(sys.argv[1:])
@@ -169,6 +174,18 @@ def claim(run_dir: Path, cfg: DictConfig) -> None:
             )
         return
     write_config(run_dir, cfg)
+
+
+@rank_zero_only
+def forget(run_dir: Path, log_file: str) -> None:
+    """Remove the folder of a command that was refused, or only tried, if nothing else is in it."""
+    nothing = {runs.LOCK, runs.CONFIG, runs.HYDRA, runs.OVERRIDES, log_file}
+    if not run_dir.is_dir() or run_dir == Path.cwd():
+        return
+    with suppress(OSError, UserError), runs.owned(run_dir):  # or it is another process's
+        files = (path for path in run_dir.rglob("*") if not path.is_dir())
+        if {path.relative_to(run_dir).as_posix() for path in files} <= nothing:
+            shutil.rmtree(run_dir)
 
 
 @rank_zero_only

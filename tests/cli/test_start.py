@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 from PIL import Image
 
+from pixel_spotter import runs
 from pixel_spotter.cli.help import CONF_DIR, known_settings
 from pixel_spotter.cli.mistakes import refuse_unknown_settings, user_message
 from pixel_spotter.cli.start import _interrupted, in_order, pick_device, text_as_it_is
@@ -142,7 +143,7 @@ def test_a_mistake_ends_in_one_line(
     message = ended.error()
     assert says in message
     assert len(message) < 600
-    assert not list(tmp_path.rglob("metrics.json"))
+    assert not list(tmp_path.glob("outputs/*/*"))
 
 
 @NO_GPU
@@ -195,10 +196,17 @@ def test_a_run_as_its_user_meets_it(run_command: CommandServer, tmp_path: Path) 
     assert (folder / ".hydra/config.yaml").read_bytes() == config
 
 
-def test_a_mistake_leaves_a_folder_that_its_correction_can_use(
-    run_command: CommandServer, tmp_path: Path
-) -> None:
-    run_command("train", *TINY, "name=mine", "optim.lr=-1", cwd=tmp_path).error()
+def test_a_mistake_removes_its_own_folder_only(run_command: CommandServer, tmp_path: Path) -> None:
+    folder, mistake = tmp_path / "outputs/runs/mine", [*TINY, "name=mine", "optim.lr=-1"]
+    with runs.owned(folder):  # another process has just begun
+        assert "another process" in run_command("train", *mistake, cwd=tmp_path).error()
+        assert folder.is_dir()
+    run_command("train", *mistake, cwd=tmp_path).error()
+    assert not folder.exists()
+    folder.mkdir()
+    (folder / "notes.txt").write_text("kept")
+    run_command("train", *mistake, cwd=tmp_path).error()
+    assert (folder / "notes.txt").exists()
     corrected = run_command("train", *TINY, "name=mine", cwd=tmp_path)
     assert corrected.code == 0, corrected.stderr
 
@@ -431,16 +439,6 @@ def test_a_killed_process_of_a_grid_is_no_bug() -> None:
         """As joblib's is called."""
 
     assert "the same command continues" in str(user_message(TerminatedWorkerError()))
-
-
-def test_a_quick_try_of_everything_keeps_nothing(
-    run_command: CommandServer, tmp_path: Path
-) -> None:
-    ended = run_command("train", *TINY, "trainer.fast_dev_run=true", "name=try", cwd=tmp_path)
-    assert ended.code == 0, ended.stderr
-    assert "Dry run of cnn" in ended.stdout
-    left = [path for path in (tmp_path / "outputs/runs/try").rglob("*") if path.is_file()]
-    assert [path.name for path in left] == ["train.log"]
 
 
 def test_interrupted_by_its_user(run_command: CommandServer, tmp_path: Path) -> None:
