@@ -24,10 +24,7 @@ def main() -> None:
         sys.argv[1:] = arguments
         if "" not in sys.path and os.getcwd() not in sys.path:  # noqa: PTH109
             sys.path.insert(0, os.getcwd())  # noqa: PTH109  # as python -m does
-        try:
-            runpy.run_module(f"pixel_spotter.{command}", run_name="__main__", alter_sys=True)
-        except KeyboardInterrupt:  # while it was still being imported
-            sys.exit(130)
+        runpy.run_module(f"pixel_spotter.{command}", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

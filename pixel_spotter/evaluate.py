@@ -1,9 +1,9 @@
 """Measure a checkpoint: ``python -m pixel_spotter.evaluate checkpoint=PATH [data.split=...]``."""
 
-from pixel_spotter.cli.help import help_if_asked
+from pixel_spotter.cli.begin import begin
 
 if __name__ == "__main__":
-    help_if_asked("evaluate")  # before anything slow is imported
+    begin("evaluate")  # before anything slow is imported
 
 import inspect
 from contextlib import nullcontext

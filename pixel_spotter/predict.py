@@ -3,10 +3,10 @@
 ``python -m pixel_spotter.predict checkpoint=PATH images=FILE|FOLDER|GLOB [output=FILE.csv]``
 """
 
-from pixel_spotter.cli.help import help_if_asked
+from pixel_spotter.cli.begin import begin
 
 if __name__ == "__main__":
-    help_if_asked("predict")  # before anything slow is imported
+    begin("predict")  # before anything slow is imported
 
 import io
 import os

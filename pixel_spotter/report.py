@@ -1,9 +1,9 @@
 """Report on a grid: ``python -m pixel_spotter.report sweep=NAME``."""
 
-from pixel_spotter.cli.help import help_if_asked
+from pixel_spotter.cli.begin import begin
 
 if __name__ == "__main__":
-    help_if_asked("report")  # before anything slow is imported
+    begin("report")  # before anything slow is imported
 
 from pathlib import Path
 

@@ -1,9 +1,9 @@
 """Train one model, or a grid: ``python -m pixel_spotter.train model=cnn optim.lr=0.001``."""
 
-from pixel_spotter.cli.help import help_if_asked
+from pixel_spotter.cli.begin import begin
 
 if __name__ == "__main__":
-    help_if_asked("train")  # before anything slow is imported
+    begin("train")  # before anything slow is imported
 
 import logging
 import math

@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pixel_spotter import runs
 from pixel_spotter.cli import grid, mistakes
+from pixel_spotter.cli.begin import begun
 from pixel_spotter.cli.help import CONF_DIR
 from pixel_spotter.cli.ranges import check_devices, check_precision
 from pixel_spotter.errors import UserError
@@ -81,6 +82,7 @@ def run_command(command: str, task: Callable[[DictConfig], Any]) -> None:
             forget(Path(HydraConfig.get().runtime.output_dir), f"{command}.log")
 
     def start() -> None:
+        begun()
         sys.argv[1:] = in_order(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=command)(job)()
 

@@ -1,5 +1,7 @@
 import importlib.util
+import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import hydra
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, CommandServer, Run, compose, finish, read_json, start
+from conftest import ROOT, TINY, CommandServer, Run, compose, finish, read_json, start
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -452,3 +454,18 @@ def test_interrupted_by_its_user(run_command: CommandServer, tmp_path: Path) -> 
     assert ended.code == 130, ended.stderr
     assert "interrupted: the same command continues" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("form", [["-m", "pixel_spotter.train"], ["-m", "pixel_spotter", "train"]])
+def test_interrupted_while_it_is_imported(form: list[str], tmp_path: Path) -> None:
+    """By a module that stands in for torch."""
+    (tmp_path / "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    ended = subprocess.run(
+        [sys.executable, *form],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert (ended.returncode, ended.stderr) == (130, "interrupted\n")

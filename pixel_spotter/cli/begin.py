@@ -1,0 +1,25 @@
+"""How a command begins, before anything slow is imported."""
+
+import os
+import signal
+import sys
+
+from pixel_spotter.cli.help import help_if_asked
+
+
+def begin(command: str) -> None:
+    """Answer ``--help``; end after Ctrl-C in one line, also while the rest is being imported."""
+    help_if_asked(command)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
+
+
+def begun() -> None:
+    """Have interruptions raise KeyboardInterrupt from now on."""
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end(*_: object) -> None:
+    print("interrupted", file=sys.stderr, flush=True)
+    os._exit(130)  # an exception would end up wherever an import catches it
