@@ -242,7 +242,7 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that a run's figures follow from: ``{"optim.lr": 0.001, ...}``."""
     settings = {
         key: _CLASSES_OF_0_1.get(value, value) if isinstance(value, str) else value
-        for key, value in _flat(config).items()
+        for key, value in flat(config).items()
         if value not in _GROUPS
     }
     return without(settings, *FREE_SETTINGS)
@@ -269,11 +269,12 @@ def where_it_ran(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _flat(container: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(container: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the settings of a nested config by their full keys: ``{"optim.lr": 0.001, ...}``."""
+    found: dict[str, Any] = {}
     for key, value in container.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            found[f"{prefix}{key}"] = value
+    return found

@@ -4,10 +4,14 @@ import difflib
 import importlib.util
 import inspect
 import re
+import sys
+from contextlib import nullcontext
+from itertools import chain
 from typing import Any
 
 import hydra
 from hydra.conf import HydraConf
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
@@ -16,6 +20,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
+from pixel_spotter import runs
 from pixel_spotter.arguments import check_arguments
 from pixel_spotter.cli.help import CONF_DIR, known_settings
 from pixel_spotter.errors import UserError
@@ -58,6 +63,7 @@ _SAID = {
     ".*Could not determine home directory": (
         "a path begins with ~ and the name of a user whom this machine does not know"
     ),
+    r"ConfigAttributeError:.*is not in struct.*full_key: (\S+)": "{0} is needed: leave out ~{0}",
     ".*Could not append to config. An item is already at '([^']+)'": (
         "{0} is a setting already: leave out the + before it"
     ),
@@ -104,16 +110,20 @@ def refuse_unknown_settings(cfg: DictConfig, command: str) -> DictConfig:
         UserError: naming a setting that it would not, and the nearest that it would.
     """
     settings = {*known_settings(command), *_ADDED}
-    own = OmegaConf.load(CONF_DIR / f"{command}.yaml")
+    own: Any = OmegaConf.to_container(OmegaConf.load(CONF_DIR / f"{command}.yaml"))
     known = {*(key.partition(".")[0] for key in settings), *map(str, own)}
+    groups = [*chain(*(one.items() for one in own.get("defaults", []) if one != "_self_"))]
+    for key in (group for group, choice in groups if choice and " " not in group):
+        if "_target_" not in cfg.get(key, {}):
+            raise UserError(f"{key} is needed: leave out ~{key}")
     written = OmegaConf.to_yaml(cfg)
     for key in map(str, cfg):
         if key not in known and not re.search(rf"\${{{re.escape(key)}[.}}]", written):
-            raise UserError(_no_setting(key, command))
+            raise UserError(_no_setting(key, command, cfg))
     for group in ("early_stopping", "trainer"):
         for key in map(str, cfg.get(group, {})):
             if key != "_target_" and f"{group}.{key}" not in settings:
-                raise UserError(_no_setting(f"{group}.{key}", command))
+                raise UserError(_no_setting(f"{group}.{key}", command, cfg))
     if "save_dir" in cfg.get("logger", {}):
         raise UserError("logger.save_dir is not for use here: logs are kept in the run folder")
     if command == "evaluate":
@@ -123,7 +133,7 @@ def refuse_unknown_settings(cfg: DictConfig, command: str) -> DictConfig:
             for key, value in cfg.trainer.items()
             if key not in _TESTING and value != defaults.get(key)
         ]
-        unused += [f"data.{key}" for key in map(str, cfg.data) if key not in own.data]
+        unused += [f"data.{key}" for key in map(str, cfg.data) if key not in own["data"]]
         if unused:
             raise UserError(f"{unused[0]} is for training: leave it out")
     return cfg
@@ -152,31 +162,53 @@ def refuse_what_is_not_there(cfg: DictConfig) -> None:
             raise UserError(f"there is no setting hydra.{key}") from error
 
 
-def _no_setting(key: str, command: str) -> str:
-    """Say that there is no such setting, and which one may be meant."""
-    settings = known_settings(command)
+def _no_setting(key: str, command: str, cfg: DictConfig | None = None) -> str:
+    """Say that there is no such setting in a config, and which one may be meant."""
+    known = known_settings(command)
+    groups = [name for name in known if (CONF_DIR / name).is_dir()]
     group, _, word = key.rpartition(".")
     if key in _ADDED and (command == "train" or word in _TESTING):
         return f"{key} has no value here yet: write it with a plus, +{key}=..."
-    forbidden = {*inspect.signature(Trainer).parameters} - {*settings}
+    forbidden = {*inspect.signature(Trainer).parameters} - {*known}
     if group == "trainer" and word in forbidden:
         return (
             f"{key} is not for use here: it would be overruled, or leave nothing to measure; "
             f"trainer.fast_dev_run=true is a quick try"
         )
+    cfg = _chosen(command) if cfg is None else cfg
+    first = key.partition(".")[0]
+    for file in (file for name in groups for file in sorted((CONF_DIR / name).glob("*.yaml"))):
+        if first not in cfg and f"/{first}@_global_." in file.read_text(encoding="utf-8"):
+            return f"{key} comes with {file.parent.name}={file.stem}: add that"
+    if key in known:
+        return f"there is no setting {key} in what is chosen here"
+    chosen: Any = OmegaConf.to_container(cfg)
+    keys = runs.flat({**chosen, "hydra": None})
+    own = [name for name, value in keys.items() if name != key and str(value)[:2] != "${"]
+    settings = [*groups, *(name for name in own if not re.search(r"(^hydra|\._\w+_)$", name))]
     words = {name: name.rpartition(".")[2] for name in settings}
     near_words = difflib.get_close_matches(word, words.values(), 1)
     near = [
         *(name for name in settings if words[name] == word),
-        *difflib.get_close_matches(key, settings, 1),
+        *(difflib.get_close_matches(key, settings, 1) if not group else []),
         *(name for name in settings if words[name] in near_words or words[name].endswith(word)),
     ]
-    if key in near:
-        return f"there is no setting {key} in what is chosen here"
     if not near:
         return f"there is no setting {key}; pixel-spotter {command} --help lists them"
-    end = "=?" if (CONF_DIR / near[0]).is_dir() else "?"
-    return f"there is no setting {key}; did you mean {near[0]}{end}"
+    return f"there is no setting {key}; did you mean {near[0]}{'=?' if near[0] in groups else '?'}"
+
+
+def _chosen(command: str) -> DictConfig:
+    """Compose the config of the groups that the command line chooses, whatever else is on it."""
+    words = [word for word in sys.argv[1:] if "," not in word and "=" in word]
+    words = [word for word in words if (CONF_DIR / word.partition("=")[0]).is_dir()]
+    running = GlobalHydra.instance().is_initialized()
+    home = hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3") if not running else None
+    try:
+        with home or nullcontext():
+            return hydra.compose(command, words)
+    except HydraException:  # one of them is a choice of the user's own, or none
+        return OmegaConf.create()
 
 
 def instantiate(config: DictConfig, key: str, **arguments: Any) -> Any:
