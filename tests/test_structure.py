@@ -10,7 +10,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "pixel_spotter"
 FOUNDATION = {"arguments", "coordinates", "randomness", "files", "errors", "metrics", "runs"}
-DOORS = {"train", "evaluate", "predict", "locate", "report", "export", "__main__"}
+DOORS = {"train", "evaluate", "predict", "report", "__main__"}
 ROOMS = ["simulation", "estimators", "data", "models", "training"]
 """Each may import itself, the foundation and those before it."""
 
