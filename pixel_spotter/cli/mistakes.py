@@ -175,7 +175,7 @@ def _no_setting(key: str, command: str, cfg: DictConfig | None = None) -> str:
             f"{key} is not for use here: it would be overruled, or leave nothing to measure; "
             f"trainer.fast_dev_run=true is a quick try"
         )
-    cfg = _chosen(command) if cfg is None else cfg
+    cfg = _chosen(command, groups) if cfg is None else cfg
     first = key.partition(".")[0]
     for file in (file for name in groups for file in sorted((CONF_DIR / name).glob("*.yaml"))):
         if first not in cfg and f"/{first}@_global_." in file.read_text(encoding="utf-8"):
@@ -198,17 +198,14 @@ def _no_setting(key: str, command: str, cfg: DictConfig | None = None) -> str:
     return f"there is no setting {key}; did you mean {near[0]}{'=?' if near[0] in groups else '?'}"
 
 
-def _chosen(command: str) -> DictConfig:
-    """Compose the config of the groups that the command line chooses, whatever else is on it."""
-    words = [word for word in sys.argv[1:] if "," not in word and "=" in word]
-    words = [word for word in words if (CONF_DIR / word.partition("=")[0]).is_dir()]
+def _chosen(command: str, groups: list[str]) -> DictConfig:
+    """Compose the config of what the command line chooses in ``conf/``, whatever else is on it."""
+    words = [word for word in sys.argv[1:] if word.partition("=")[0] in groups]
+    words = [word for word in words if (CONF_DIR / f"{word.replace('=', '/', 1)}.yaml").is_file()]
     running = GlobalHydra.instance().is_initialized()
     home = hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3") if not running else None
-    try:
-        with home or nullcontext():
-            return hydra.compose(command, words)
-    except HydraException:  # one of them is a choice of the user's own, or none
-        return OmegaConf.create()
+    with home or nullcontext():
+        return hydra.compose(command, words)
 
 
 def instantiate(config: DictConfig, key: str, **arguments: Any) -> Any:
