@@ -169,6 +169,8 @@ def test_a_window_that_the_edge_moves_is_flagged(name: str) -> None:
     assert not whole["flag"].any()
     cut = getattr(estimators, name)(image[:, :, 8:])  # the spot lies in the second column
     assert flagged(cut, "at the edge") == 1
+    image[:, 8, 9] = torch.nan
+    assert flagged(getattr(estimators, name)(image), "at the edge") == 1
 
 
 @pytest.mark.parametrize("name", FITS)
