@@ -45,7 +45,7 @@ def test_a_checkpoint_of_0_1_answers_as_it_did(name: str) -> None:
     images = render_pixels(all_positions((16, 16))[::7], (16, 16))
     with torch.inference_mode():
         columns = model.estimate(images)
-    assert columns.keys() == GOLDEN[name]["columns"].keys()
+    assert {*columns} - {"flag"} == {*GOLDEN[name]["columns"]}  # closed forms had no flags
     for column, values in GOLDEN[name]["columns"].items():
         np.testing.assert_allclose(columns[column], values, atol=2e-4, err_msg=column)
     assert dict(data.hparams) == GOLDEN[name]["data"]

@@ -77,10 +77,15 @@ def show_help(command: str, arguments: Sequence[str] = ()) -> None:
         print(f"  {f'{key}={value}':36} {comment}".rstrip())
 
 
+def groups_of(command: str) -> list[str]:
+    """Return the groups that a command always has; choices of them may bring others."""
+    text = (CONF_DIR / f"{command}.yaml").read_text(encoding="utf-8")
+    return [group for group, default in _DEFAULT.findall(text) if "$" not in default]
+
+
 def known_settings(command: str) -> list[str]:
     """Return the keys of a command's settings, whatever is chosen, and its groups."""
-    text = (CONF_DIR / f"{command}.yaml").read_text(encoding="utf-8")
-    groups = [group for group, default in _DEFAULT.findall(text) if "$" not in default]
+    groups = groups_of(command)
     groups += [
         inner
         for group in groups

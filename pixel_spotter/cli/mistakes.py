@@ -22,7 +22,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from pixel_spotter import runs
 from pixel_spotter.arguments import check_arguments
-from pixel_spotter.cli.help import CONF_DIR, known_settings
+from pixel_spotter.cli.help import CONF_DIR, groups_of, known_settings
 from pixel_spotter.errors import UserError
 
 _ADDED = {
@@ -175,7 +175,7 @@ def _no_setting(key: str, command: str, cfg: DictConfig | None = None) -> str:
             f"{key} is not for use here: it would be overruled, or leave nothing to measure; "
             f"trainer.fast_dev_run=true is a quick try"
         )
-    cfg = _chosen(command, groups) if cfg is None else cfg
+    cfg = _chosen(command, groups_of(command)) if cfg is None else cfg
     first = key.partition(".")[0]
     for file in (file for name in groups for file in sorted((CONF_DIR / name).glob("*.yaml"))):
         if first not in cfg and f"/{first}@_global_." in file.read_text(encoding="utf-8"):

@@ -42,9 +42,10 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A module of the user's own, where Python finds it."""
     (tmp_path / "mymodels.py").write_text(MINE)
     monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("mymodels", None)  # the README's, in the same process
     module = __import__("mymodels")
     yield module
-    del sys.modules["mymodels"]
+    sys.modules.pop("mymodels", None)
 
 
 @pytest.fixture

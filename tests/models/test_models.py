@@ -262,9 +262,8 @@ def test_loss_and_its_gradient_by_hand() -> None:
 
 
 def test_a_negative_learning_rate_is_the_users_to_correct() -> None:
-    _, model = make(compose([*CPU, "optim.lr=-1"]), "heatmap")
     with pytest.raises(UserError, match="learning rate"):
-        model.configure_optimizers()
+        make(compose([*CPU, "optim.lr=-1"]), "heatmap")
 
 
 def test_training_without_an_optimizer_is_refused() -> None:
