@@ -1,6 +1,7 @@
 """The contract of a model. A new YAML in ``conf/model`` is tested as soon as it is there."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,7 +20,7 @@ from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.loading import load_model
 from pixel_spotter.models.solved import SolvedRegressor
 from pixel_spotter.simulation.pixels import render_pixels
-from pixel_spotter.train import make
+from pixel_spotter.train import dry_run, make, train
 from pixel_spotter.training.checkpoints import AtomicCheckpointIO
 
 
@@ -116,6 +117,15 @@ class TestContract:
             return
         with pytest.raises(ValueError, match="expected images"):
             model(torch.zeros(shape))
+
+    @torch.no_grad()
+    def test_pixels_without_a_value_disturb_none_that_takes_them(
+        self, model: PointRegressor
+    ) -> None:
+        image, xy = pixels(6, 32, 32)
+        image = image[xy[:, 1] > 1]
+        image[:, :, :2] = torch.nan
+        assert as_xy(model.estimate(image)).isfinite().all() == model.takes_gaps
 
     @torch.no_grad()
     def test_a_prediction_does_not_depend_on_its_batch(self, model: PointRegressor) -> None:
@@ -264,6 +274,16 @@ def test_loss_and_its_gradient_by_hand() -> None:
 def test_a_negative_learning_rate_is_the_users_to_correct() -> None:
     with pytest.raises(UserError, match="learning rate"):
         make(compose([*CPU, "optim.lr=-1"]), "heatmap")
+
+
+@pytest.mark.parametrize("start", [train, dry_run])
+def test_images_with_gaps_are_refused_before_the_work(
+    start: Callable[..., object], tmp_path: Path
+) -> None:
+    small = ["data=spots", "data.image_size=16", "data.margin_px=2", "data.train_samples=32"]
+    cfg = compose([*CPU, "model=cnn", *small, "data.cut_probability=0.5"])
+    with pytest.raises(UserError, match=r"cnn takes no images with .*data\.cut_probability"):
+        start(cfg, tmp_path / "run", "cnn")
 
 
 def test_training_without_an_optimizer_is_refused() -> None:
