@@ -184,6 +184,17 @@ def test_excess_noise_makes_deviations_larger(name: str) -> None:
     assert found["background"].mean().item() == pytest.approx(10, rel=0.03)
 
 
+@pytest.mark.parametrize("noise", [3.0, torch.full((19, 19), 3.0)])
+def test_excess_noise_is_that_of_light_alone(noise: float | Tensor) -> None:
+    """Half as many photons with half the read noise have the same likelihood."""
+    image, _ = made(64)
+    told = {"read_noise": noise, "margin_px": 8}
+    found = estimators.maximum_likelihood(image, excess_noise=2.0, **told)
+    halved = estimators.maximum_likelihood(image / 2, **{**told, "read_noise": noise / 2})
+    for name, factor in (("x", 1), ("sd_x", 1), ("photons", 2), ("background", 2)):
+        torch.testing.assert_close(found[name], factor * halved[name], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", FITS)
 def test_saturated_pixels_are_left_out(name: str) -> None:
     image, truth = made(1000, photons=5000.0)
