@@ -66,6 +66,7 @@ def test_a_fit_knows_the_camera_but_not_its_read_noise() -> None:
     own = {"excess_noise": 1.5}
     assert ClosedForm(16, "maximum_likelihood", own, camera=camera).settings["excess_noise"] == 1.5
     assert "excess_noise" not in ClosedForm(16, "phasor", camera=camera).settings
+    ClosedForm(16, "phasor", camera={"read_noise": "of_another_machine.npy"})
 
 
 def test_a_map_of_read_noise_is_read_and_kept(tmp_path: Path) -> None:

@@ -93,6 +93,19 @@ def test_the_loss_is_that_of_a_gaussian_and_linear_far_away(model: SpotterRegres
             torch.testing.assert_close(loss, expected + sd.log().mean(), atol=2e-3, rtol=1e-3)
 
 
+def test_what_it_was_trained_on_is_that_of_all_batches(model: SpotterRegressor) -> None:
+    (image, truth), (brighter, _) = spots(), spots(photons=50_000.0)
+    with torch.no_grad():
+        model.training_loss(image, truth)
+        first = model.met[1, 0].item()
+        for _ in range(300):
+            model.training_loss(brighter, truth)
+        unlike = FLAGS.index("unlike training")
+        assert model.met[1, 0].item() > first + 2
+        assert (model.estimate(brighter)["flag"] != unlike).all()
+        assert (model.estimate(image)["flag"] == unlike).all()
+
+
 def test_of_two_spots_it_learns_the_closer_one(model: SpotterRegressor) -> None:
     image = torch.full((1, 1, 21, 21), 10.0)
     image[0, 0, 10, 10] = 500.0  # where it looks
