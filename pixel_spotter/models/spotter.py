@@ -50,7 +50,7 @@ class SpotterRegressor(PointRegressor):
     logarithms of height, background and spread. It answers along x only; what it says of the
     transposed window is its answer along y. A mirror image moves its answer to the other side by
     construction: that is half the difference of what it says of the window and of its mirror image.
-    For a lopsided point-spread function that is wrong, and faint spots are not found on the bound.
+    No lopsided point-spread function is so: behind one, faint spots are found off the bound.
 
     It learns by the likelihood of a Gaussian that has the deviations which it predicts. Of two
     spots it answers for the one that is closer to the pixel that stands out most. It flags windows
