@@ -65,7 +65,7 @@ def brightest(
         raise ValueError(f"a window's side must be an odd number of at least 5 px, got {window}")
     if saturation is not None and not saturation > 0:
         raise ValueError(f"saturation must be a number of photons, got {saturation}")
-    image = image if image.dtype in (torch.float32, torch.float64) else image.float()
+    image = as_floating(image)
     centre = find(image, margin_px)
     parts = windows(image, centre, window, within)
     if saturation is None or math.isinf(saturation):
@@ -76,6 +76,11 @@ def brightest(
     if not within:
         parts = parts._replace(image=torch.where(full, 0, parts.image), seen=parts.seen & ~full)
     return image, parts
+
+
+def as_floating(image: Tensor) -> Tensor:
+    """Return images as numbers that estimators compute with: float32, or float64 as it is."""
+    return image if image.dtype in (torch.float32, torch.float64) else image.float()
 
 
 def find(image: Tensor, margin_px: int = 0) -> Tensor:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from pixel_spotter.coordinates import Columns, all_positions, from_index
 from pixel_spotter.estimators.answers import answers
-from pixel_spotter.estimators.finder import Windows, brightest, median
+from pixel_spotter.estimators.finder import Windows, as_floating, brightest, median
 
 
 def argmax(image: Tensor) -> Columns:
@@ -67,7 +67,7 @@ def centroid(
 
 def _whole(image: Tensor) -> Windows:
     """Return all of the images (B, H, W) as windows."""
-    image = image if image.dtype in (torch.float32, torch.float64) else image.float()
+    image = as_floating(image)
     seen = image.isfinite()
     corner = torch.zeros(len(image), 2, dtype=torch.int64, device=image.device)
     return Windows(torch.where(seen, image, 0), seen, corner, corner[:, 0] > 0)
