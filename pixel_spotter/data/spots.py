@@ -13,7 +13,7 @@ from pixel_spotter.data.base import PointData, require_whole
 from pixel_spotter.randomness import BLOCK, for_samples, generator, whole_blocks
 from pixel_spotter.simulation.bound import crlb, fisher_information
 from pixel_spotter.simulation.camera import Camera
-from pixel_spotter.simulation.psf import MeasuredPSF, expected_image, light, make_psf
+from pixel_spotter.simulation.psf import expected_image, kept_psf, light, make_psf
 
 Range = float | Sequence[float]
 """A number, or the lowest and the highest."""
@@ -122,8 +122,8 @@ class SpotDataModule(PointData):
             )
         self.margin_px, self.has_gaps = margin_px, cut_probability > 0
         self.save_hyperparameters(logger=False)
-        if isinstance(self.psf, MeasuredPSF):  # a checkpoint needs no other file
-            self.hparams["psf"] = {**(psf or {}), "file": self.psf.density}
+        if psf is not None:
+            self.hparams["psf"] = kept_psf(psf, self.psf)
         if isinstance(own_noise, Tensor):
             self.hparams["camera"] = {**(camera or {}), "read_noise": own_noise}
         self.train_samples = train_samples

@@ -14,7 +14,7 @@ from pixel_spotter.errors import UserError
 from pixel_spotter.models.solved import SolvedRegressor
 from pixel_spotter.simulation.camera import Camera
 from pixel_spotter.simulation.maps import read_map
-from pixel_spotter.simulation.psf import MeasuredPSF, make_psf
+from pixel_spotter.simulation.psf import kept_psf, make_psf
 
 
 class ClosedForm(SolvedRegressor):
@@ -71,8 +71,7 @@ class ClosedForm(SolvedRegressor):
             self.settings["margin_px"] = int(margin_px)
         if psf is not None and "psf" in taken:
             self.settings["psf"] = make_psf(**psf)
-            if isinstance(self.settings["psf"], MeasuredPSF):  # a checkpoint needs no other file
-                self.hparams["psf"] = {**psf, "file": self.settings["psf"].density}
+            self.hparams["psf"] = kept_psf(psf, self.settings["psf"])
         self.estimator(torch.zeros(1, *self.size), **self.settings)  # refuses what cannot be
         self.features = nn.Identity()
 

@@ -1,8 +1,8 @@
 """A network that finds a camera's spot, and says how exactly: made for what breaks fits."""
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from pixel_spotter.coordinates import Columns, Size, as_xy
 from pixel_spotter.estimators.answers import answers
 from pixel_spotter.estimators.finder import Windows, find, windows
 from pixel_spotter.models.base import PointRegressor
+from pixel_spotter.simulation.psf import PSF, kept_psf, make_psf
 
 _FAR = 6.0
 """Residuals of more predicted deviations than this count linearly, not squared."""
@@ -50,7 +51,8 @@ class SpotterRegressor(PointRegressor):
     logarithms of height, background and spread. It answers along x only; what it says of the
     transposed window is its answer along y. A mirror image moves its answer to the other side by
     construction: that is half the difference of what it says of the window and of its mirror image.
-    No lopsided point-spread function is so: behind one, faint spots are found off the bound.
+    Spots of a point-spread function that is not its own mirror image, or looks else when transposed,
+    are not so: told such a one, it answers along both at once, of the window as it is.
 
     It learns by the likelihood of a Gaussian that has the deviations which it predicts. Of two
     spots it answers for the one that is closer to the pixel that stands out most. It flags windows
@@ -63,6 +65,7 @@ class SpotterRegressor(PointRegressor):
         widths: of the hidden layers.
         margin_px: in images of the size that it is trained on, no spot is looked for closer to
             the edge, px.
+        psf: the arguments of `make_psf` that its spots are made with; None is a round Gaussian.
     """
 
     any_size = True
@@ -74,6 +77,7 @@ class SpotterRegressor(PointRegressor):
         window: int = 13,
         widths: Sequence[int] = (256, 256, 128),
         margin_px: float = 0,
+        psf: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(image_size)
         self.save_hyperparameters(logger=False)
@@ -88,7 +92,13 @@ class SpotterRegressor(PointRegressor):
         for before, after in zip(inputs, widths, strict=False):
             layers += [nn.Linear(before, after), nn.GELU()]
         self.features = nn.Sequential(*layers)
-        self.head = nn.Linear(inputs[-1], 4)
+        self.symmetric = True
+        if psf is not None:
+            made = make_psf(**psf)
+            self.hparams["psf"], self.symmetric = kept_psf(psf, made), _is_symmetric(made, window)
+        # Where it is, the logarithm of its deviation, and those of photons and background; where
+        # the answer along x is not also that along y, there are two of the first two.
+        self.head = nn.Linear(inputs[-1], 4 if self.symmetric else 6)
         # Where the inputs stand in the window, its mirror image, and both transposed.
         place = torch.arange(window**2).view(window, window)
         ways = torch.stack([place, place.flip(1), place.mT, place.mT.flip(1)]).flatten(1)
@@ -97,7 +107,8 @@ class SpotterRegressor(PointRegressor):
         # The lowest and the highest logarithms of a batch that it was trained on, on average.
         self.met = nn.Buffer(torch.full((2, 3), torch.nan))
         # Deviations that start too small end at the largest: nothing would be learned any more.
-        self.head.bias.data = torch.tensor([0.0, 2.0, 0.0, 0.0])
+        start = [0.0, 2.0, 0.0, 0.0] if self.symmetric else [0.0, 0.0, 2.0, 2.0, 0.0, 0.0]
+        self.head.bias.data = torch.tensor(start)
 
     def search(self, size: Size, margin_px: float = 0) -> None:
         """Look for spots in images of this size no closer to the edge than the margin."""
@@ -157,18 +168,15 @@ class SpotterRegressor(PointRegressor):
         seen = look(parts)
         logs = torch.stack([seen.height, seen.background, seen.spread], dim=1).log()
         shown = torch.cat([seen.image.flatten(1), parts.seen.flatten(1).to(image), logs], dim=1)
-        features = self.features(shown[:, self.ways].flatten(0, 1)).float()
-        with torch.autocast(features.device.type, enabled=False):
-            along, log_sd, *light = self.head(features).view(-1, 2, 2, 4).unbind(dim=3)
+        offset, log_sd, light = self._perceive(shown)
         # For a Gaussian of 1.2 px, about: the perceptron says what is different.
         usual = ((1 / seen.height + 4 * (seen.spread / seen.height).square()).sqrt() / 2).log()
-        sd = (usual[:, None] + log_sd.mean(dim=2)).clamp(*map(math.log, _SD_PX)).exp()
-        xy = (along[..., 0] - along[..., 1]) / 2 + self.window // 2
-        photons, background = (part.mean(dim=(1, 2)).exp() for part in light)
+        sd = (usual[:, None] + log_sd).clamp(*map(math.log, _SD_PX)).exp()
+        photons, background = light.exp().unbind(dim=1)
         return (
             parts,
             logs,
-            xy,
+            offset + self.window // 2,
             {
                 "sd_x": sd[:, 0],
                 "sd_y": sd[:, 1],
@@ -176,6 +184,19 @@ class SpotterRegressor(PointRegressor):
                 "background": background * seen.background,
             },
         )
+
+    def _perceive(self, shown: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return offset, log deviations, log photons and background, (B, 2) each."""
+        if self.symmetric:
+            shown = shown[:, self.ways].flatten(0, 1)
+        features = self.features(shown).float()
+        with torch.autocast(features.device.type, enabled=False):
+            said = self.head(features)
+        if not self.symmetric:
+            return said[:, :2], said[:, 2:4], said[:, 4:]
+        said = said.view(-1, 2, 2, 4)  # along x and y, straight and mirrored
+        along, log_sd = said[..., 0], said[..., 1].mean(dim=2)
+        return (along[..., 0] - along[..., 1]) / 2, log_sd, said[..., 2:].mean(dim=(1, 2))
 
 
 def look(parts: Windows) -> Look:
@@ -203,6 +224,13 @@ def look(parts: Windows) -> Look:
     # A neighbour far brighter than the spot would otherwise be all that is seen.
     image = ((root - black) / (white - black)).clamp(-_BRIGHTEST, _BRIGHTEST) * parts.seen
     return Look(image, height[:, 0, 0], background[:, 0, 0], spread[:, 0, 0])
+
+
+def _is_symmetric(psf: PSF, window: int) -> bool:
+    """Tell whether a spot in the middle is its own mirror image, and the same when transposed."""
+    share = psf.share(torch.full((2,), window // 2).float(), torch.ones(()), (window, window))
+    others = torch.stack([share.flip(0), share.flip(1), share.mT])
+    return bool((others - share).abs().max() <= 1e-3 * share.max())
 
 
 def _meant(truth: Columns, centre: Tensor) -> Columns:

@@ -5,7 +5,7 @@ simulation, the bound and the fits all use it.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -211,3 +211,8 @@ def make_psf(name: str, **settings: Any) -> PSF:
         raise ValueError(f"psf.name must be one of {', '.join(kinds)}, got {name!r}")
     check_arguments(kinds[name], settings, "psf")
     return kinds[name](**settings)
+
+
+def kept_psf(settings: Mapping[str, Any], psf: PSF) -> dict[str, Any]:
+    """Return the settings of a PSF with what its file holds: a checkpoint needs no other file."""
+    return {**settings, **({"file": psf.density} if isinstance(psf, MeasuredPSF) else {})}
