@@ -7,6 +7,7 @@ import torch
 from conftest import CPU, compose
 from torch import Tensor
 
+from pixel_spotter.cli.help import CONF_DIR
 from pixel_spotter.coordinates import FLAGS, as_xy
 from pixel_spotter.data.spots import SpotDataModule
 from pixel_spotter.errors import UserError
@@ -39,6 +40,35 @@ def test_mirrored_and_transposed_images_have_such_answers(model: SpotterRegresso
     torch.testing.assert_close(turned["x"], straight["y"], atol=1e-4, rtol=0)
     torch.testing.assert_close(turned["sd_x"], straight["sd_y"], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(mirrored["sd_x"], straight["sd_x"], atol=1e-4, rtol=1e-4)
+
+
+COMA = {"name": "measured", "file": str(CONF_DIR / "psf/coma.npy"), "oversampling": 5}
+
+
+@pytest.mark.parametrize(
+    ("psf", "tied"),
+    [
+        (None, True),
+        ({"name": "gaussian"}, True),
+        ({"name": "gaussian", "ratio": 1.2}, False),
+        (COMA | {"file": torch.eye(15).add(torch.eye(15).flip(0))}, True),
+        (COMA | {"file": torch.eye(15)}, False),
+        (COMA | {"file": torch.arange(15.0).expand(15, -1)}, False),
+        (COMA, False),
+    ],
+)
+@torch.no_grad()
+def test_only_spots_that_are_their_own_mirror_image_tie_its_answers(
+    psf: dict[str, object] | None, tied: bool
+) -> None:
+    torch.manual_seed(0)
+    model = SpotterRegressor(21, window=11, widths=[32, 16], margin_px=9, psf=psf).eval()
+    image, _ = spots()
+    straight, mirrored = (model.estimate(each) for each in (image, image.flip(3)))
+    assert torch.allclose(mirrored["x"], 20 - straight["x"], atol=1e-4) == tied
+    again = SpotterRegressor(**model.hparams)
+    again.load_state_dict(model.state_dict())
+    torch.testing.assert_close(again.eval().estimate(image), straight)
 
 
 @torch.no_grad()
@@ -157,6 +187,25 @@ def test_it_learns_where_spots_are_and_how_exactly_it_knows() -> None:
             image_size=13, margin_px=5, **{"photons": 3000.0, "sigma_px": 1.2, **other}
         )
         assert (again.estimate(image)["flag"] == unlike).double().mean() > 0.9, other
+
+
+def test_behind_a_lopsided_lens_faint_spots_are_found_without_a_bias() -> None:
+    """Whose light's middle is not the point: a tied answer is off by how far it is."""
+    torch.manual_seed(0)
+    settings = {"psf": COMA, "sigma_px": None, "photons": 400.0, "background": 10.0}
+    data = SpotDataModule(image_size=15, margin_px=6, batch_size=256, **settings)  # type: ignore[arg-type]
+    model = SpotterRegressor(15, window=13, widths=[64, 32], margin_px=6, psf=COMA)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
+    for step in range(150):
+        image, truth, _ = data.batch("train", step, torch.arange(256))
+        optimizer.zero_grad()
+        model.training_loss(image, truth).backward()
+        optimizer.step()
+    image, truth, _ = data.batch("val", 0, torch.arange(1000))
+    with torch.no_grad():
+        columns = model.eval().estimate(image)
+    error = as_xy(columns) - as_xy(truth, "_true")
+    assert error.mean(dim=0).abs().amax() < 0.06, error.mean(dim=0)
 
 
 @pytest.mark.parametrize(
