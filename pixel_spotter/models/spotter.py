@@ -51,8 +51,8 @@ class SpotterRegressor(PointRegressor):
     logarithms of height, background and spread. It answers along x only; what it says of the
     transposed window is its answer along y. A mirror image moves its answer to the other side by
     construction: that is half the difference of what it says of the window and of its mirror image.
-    Spots of a point-spread function that is not its own mirror image, or looks else when transposed,
-    are not so: told such a one, it answers along both at once, of the window as it is.
+    Spots of a point-spread function that is not its own mirror image, or looks else when
+    transposed, are not so: told such a one, it answers along both axes, of the window as it is.
 
     It learns by the likelihood of a Gaussian that has the deviations which it predicts. Of two
     spots it answers for the one that is closer to the pixel that stands out most. It flags windows
