@@ -17,6 +17,12 @@ def require(fits: bool, key: str, wanted: str, value: object) -> None:
         raise BadValueError(f"{key} must be {wanted}, got {value!r}")
 
 
+def require_whole(key: str, value: object, least: int) -> None:
+    """Refuse a setting that is no whole number of at least ``least``."""
+    fits = type(value) is int and value >= least
+    require(fits, key, f"a whole number of at least {least}", value)
+
+
 def check_arguments(made: Callable[..., Any], values: Mapping[str, Any], key: str) -> None:
     """Refuse a value that is not of its argument's type; what has no readable type may be any.
 

@@ -59,10 +59,5 @@ def run(cfg: DictConfig) -> None:
         print(f"Figures, predictions and pictures: {run_dir}")
 
 
-def main() -> None:
-    """Run the command."""
-    run_command("evaluate", run)
-
-
 if __name__ == "__main__":
-    main()
+    run_command("evaluate", run)

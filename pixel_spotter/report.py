@@ -74,10 +74,5 @@ def run(cfg: DictConfig) -> None:
     print_report(write_report(folder), folder)
 
 
-def main() -> None:
-    """Run the command."""
-    run_command("report", run)
-
-
 if __name__ == "__main__":
-    main()
+    run_command("report", run)

@@ -243,10 +243,5 @@ def print_run(run_dir: Path, metrics: dict[str, Any], in_photons: bool = False) 
     print(f"Predict:    pixel-spotter predict checkpoint={run_dir / runs.BEST}{trust} images=...")
 
 
-def main() -> None:
-    """Run the command."""
-    run_command("train", run)
-
-
 if __name__ == "__main__":
-    main()
+    run_command("train", run)

@@ -24,6 +24,7 @@ import pixel_spotter.predict
 import pixel_spotter.report
 import pixel_spotter.train  # noqa: F401
 from pixel_spotter.cli.help import CONF_DIR
+from pixel_spotter.cli.start import run_command
 from pixel_spotter.training import measure
 
 
@@ -32,7 +33,7 @@ def run(job: dict[str, Any]) -> int:
     module = importlib.import_module(f"pixel_spotter.{job['command']}")
     sys.argv = [str(module.__file__), *job["arguments"]]
     try:
-        module.main()
+        run_command(job["command"], module.run)
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)

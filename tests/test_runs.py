@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from pixel_spotter import runs
+from pixel_spotter.cli.start import run_command
 from pixel_spotter.errors import UserError
 from pixel_spotter.runs import InUseError, owned
-from pixel_spotter.train import main, train
+from pixel_spotter.train import run, train
 
 
 @contextmanager
@@ -91,7 +92,7 @@ def forked(*arguments: str, cwd: Path, log: Path) -> int:
         sys.argv = ["train", *arguments]
         code = 0
         try:
-            main()
+            run_command("train", run)
         except SystemExit as end:
             os.write(2, str(end.code).encode())
             code = 1

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import lightning as L
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pixel_spotter.arguments import require
+from pixel_spotter.arguments import require_whole
 from pixel_spotter.coordinates import Columns, Size
-from pixel_spotter.data.samplers import batches
 from pixel_spotter.randomness import generator
 
 
@@ -56,9 +56,9 @@ class PointData(L.LightningDataModule, ABC):
 
     def __init__(self, size: Size, batch_size: int, num_workers: int, seed: int) -> None:
         super().__init__()
-        require_whole("batch_size", batch_size, 1)
-        require_whole("num_workers", num_workers, 0)
-        require_whole("seed", seed, 0)
+        require_whole("data.batch_size", batch_size, 1)
+        require_whole("data.num_workers", num_workers, 0)
+        require_whole("data.seed", seed, 0)
         self.size = size
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -116,7 +116,26 @@ class PointData(L.LightningDataModule, ABC):
         )
 
 
-def require_whole(name: str, value: Any, least: int) -> None:
-    """Refuse a setting ``data.NAME`` that is no whole number of at least ``least``."""
-    fits = type(value) is int and value >= least
-    require(fits, f"data.{name}", f"a whole number of at least {least}", value)
+def batches(
+    count: int, batch_size: int, rank: int = 0, world_size: int = 1, equal: bool = False
+) -> list[Tensor]:
+    """Return the sample numbers 0 .. count-1 in order, a batch at a time.
+
+    Of several devices, each takes its piece of what would be one device's larger batch: two with
+    batches of 32 see together what one with batches of 64 sees. Noise of consecutive samples
+    stays together (see `randomness.for_samples`).
+
+    Args:
+        count: how many samples.
+        batch_size: samples in a batch, on each device.
+        rank: which device this is.
+        world_size: of how many.
+        equal: whether all devices get the same number of samples in the same number of batches,
+            as training together needs; up to ``world_size - 1`` samples are left out then. If
+            not, one that would get none gets a batch without samples, to go through the same.
+    """
+    if equal:
+        count -= count % world_size
+    shared = torch.split(torch.arange(count), batch_size * world_size) if count else ()
+    mine = [one.tensor_split(world_size)[rank] for one in shared]
+    return [batch for batch in mine if len(batch)] or ([] if equal else [torch.arange(0)])

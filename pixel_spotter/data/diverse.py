@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pixel_spotter.arguments import require
+from pixel_spotter.arguments import require, require_whole
 from pixel_spotter.coordinates import Columns, as_xy
-from pixel_spotter.data.base import require_whole
 from pixel_spotter.data.pixels import PixelDataModule
 from pixel_spotter.randomness import for_samples
 from pixel_spotter.simulation.psf import GaussianPSF
@@ -68,7 +67,7 @@ class DiverseDataModule(PixelDataModule):
         }
         lowest = self.ranges["brightness_true"][0]
         require(lowest > 0, "data.brightness", "more than 0", brightness)
-        require_whole("distractors", distractors, 0)
+        require_whole("data.distractors", distractors, 0)
         share = distractor_brightness
         require(0 <= share < 1, "data.distractor_brightness", "in [0, 1)", share)
         self.distractors, self.distractor_brightness = distractors, share

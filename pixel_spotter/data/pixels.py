@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pixel_spotter.arguments import require_whole
 from pixel_spotter.coordinates import Columns, as_size, as_xy
-from pixel_spotter.data.base import PointData, require_whole
-from pixel_spotter.data.samplers import shuffled
+from pixel_spotter.data.base import PointData
 from pixel_spotter.data.splits import Split, seen_fraction, split_positions
+from pixel_spotter.randomness import generator
 from pixel_spotter.simulation.pixels import render_pixels
 
 
@@ -41,8 +42,8 @@ class PixelDataModule(PointData):
         epoch_samples: int | None = None,
     ) -> None:
         super().__init__(as_size(image_size), batch_size, num_workers, seed)
-        require_whole("train_samples", train_samples, 1)
-        require_whole("epoch_samples", 1 if epoch_samples is None else epoch_samples, 1)
+        require_whole("data.train_samples", train_samples, 1)
+        require_whole("data.epoch_samples", 1 if epoch_samples is None else epoch_samples, 1)
         self.save_hyperparameters(logger=False)
         shared_out = split_positions(
             split, self.size, val_fraction, test_fraction, train_samples, seed
@@ -77,3 +78,13 @@ class PixelDataModule(PointData):
             drawn = shuffled(len(self.positions.train), samples, self.seed, epoch)
             self._drawn = (epoch, drawn)
         return self._drawn[1]
+
+
+def shuffled(count: int, samples: int, seed: int, epoch: int) -> Tensor:
+    """Return an epoch's draw of ``samples`` out of ``count`` indices: (samples,), int64.
+
+    Every index comes once before any comes again.
+    """
+    rng = generator(seed, "train", epoch)
+    rounds = -(-samples // count)
+    return torch.cat([torch.randperm(count, generator=rng) for _ in range(rounds)])[:samples]

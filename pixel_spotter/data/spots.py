@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pixel_spotter.arguments import check_arguments
+from pixel_spotter.arguments import check_arguments, require_whole
 from pixel_spotter.coordinates import Columns, as_size
-from pixel_spotter.data.base import PointData, require_whole
+from pixel_spotter.data.base import PointData
 from pixel_spotter.randomness import BLOCK, for_samples, generator, whole_blocks
 from pixel_spotter.simulation.bound import crlb, fisher_information
 from pixel_spotter.simulation.camera import Camera
@@ -83,7 +83,7 @@ class SpotDataModule(PointData):
     ) -> None:
         super().__init__(as_size(image_size), batch_size, num_workers, seed)
         for name, count in (("train", train_samples), ("val", val_samples), ("test", test_samples)):
-            require_whole(f"{name}_samples", count, 1)
+            require_whole(f"data.{name}_samples", count, 1)
         self.psf = make_psf(**(psf or {"name": "gaussian"}))
         check_arguments(Camera, camera or {}, "camera")
         self.camera = Camera(**(camera or {}))

@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from pixel_spotter.arguments import require
+from pixel_spotter.arguments import require, require_whole
 from pixel_spotter.coordinates import Columns, as_columns
 from pixel_spotter.data.base import PointData
 from pixel_spotter.errors import UserError
@@ -60,8 +60,7 @@ class EnsembleRegressor(Answers):
         member: Callable[[], PointRegressor],
     ) -> None:
         super().__init__(image_size)
-        several = type(members) is int and members > 1
-        require(several, "model.members", "a whole number of at least 2", members)
+        require_whole("model.members", members, 2)
         made = [member() for _ in range(members)]
         kind = type(made[0])
         if isinstance(made[0], Answers | SolvedRegressor):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pixel_spotter.arguments import require
+from pixel_spotter.arguments import require, require_whole
 from pixel_spotter.coordinates import Columns, as_xy
 from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.cnn import cnn_trunk
@@ -42,8 +42,7 @@ class SimCCRegressor(PointRegressor):
     ) -> None:
         super().__init__(image_size)
         self.save_hyperparameters(logger=False)
-        whole = type(bins_per_px) is int and bins_per_px >= 1
-        require(whole, "model.bins_per_px", "a whole number of at least 1", bins_per_px)
+        require_whole("model.bins_per_px", bins_per_px, 1)
         require(sigma_px > 0, "model.sigma_px", "more than 0", sigma_px)
         self.sigma_px = sigma_px
         self.features, width = cnn_trunk(self.size, channels, hidden, dropout)

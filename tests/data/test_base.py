@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, Run, compose, figures
+from hypothesis import given
+from hypothesis import strategies as st
 from noisy import EDGES_PX, NoisyPoints
 from omegaconf import OmegaConf
 
 from pixel_spotter import runs
 from pixel_spotter.coordinates import as_xy, pixel_of
+from pixel_spotter.data.base import batches
 from pixel_spotter.evaluate import evaluate
 from pixel_spotter.metrics import error_by_position, errors_px, figures_of
 from pixel_spotter.models.loading import load_model
@@ -162,3 +165,57 @@ def test_points_between_pixels_reach_pictures_and_report(run: Run, tmp_path: Pat
     shutil.copytree(run.folder, tmp_path / "grid/model=cnn")
     write_report(tmp_path / "grid")
     assert [*(tmp_path / "grid").glob("report*")]
+
+
+@given(
+    count=st.integers(0, 120),
+    batch_size=st.integers(1, 40),
+    world_size=st.integers(1, 4),
+)
+def test_two_devices_batches_are_one_devices_larger_batch(
+    count: int, batch_size: int, world_size: int
+) -> None:
+    """In content and in order, also the last batch; each sample exactly once."""
+    whole = batches(count, batch_size * world_size)
+    parts = [batches(count, batch_size, rank, world_size) for rank in range(world_size)]
+    for number, batch in enumerate(whole):
+        mine = [part[number] for part in parts if number < len(part)]
+        assert torch.equal(torch.cat(mine), batch)
+    assert torch.cat([*whole, torch.empty(0).long()]).tolist() == [*range(count)]
+    assert max(map(len, parts)) == len(whole)
+
+
+@given(
+    count=st.integers(0, 120),
+    batch_size=st.integers(1, 40),
+    world_size=st.integers(1, 4),
+    equal=st.booleans(),
+)
+def test_every_device_knows_its_batches(
+    count: int, batch_size: int, world_size: int, equal: bool
+) -> None:
+    lengths = []
+    for rank in range(world_size):
+        part = batches(count, batch_size, rank, world_size, equal)
+        assert all(0 < len(batch) <= batch_size for batch in part) or len(part) == 1
+        assert part or equal, "one without samples still goes through the same"
+        lengths.append([len(batch) for batch in part])
+    if equal:
+        assert all(one == lengths[0] for one in lengths)
+        assert sum(map(sum, lengths)) == count - count % world_size
+
+
+def test_three_devices_share_a_sample() -> None:
+    assert [[b.tolist() for b in batches(1, 2, rank, 3)] for rank in range(3)] == [
+        [[0]],
+        [[]],
+        [[]],
+    ]
+    assert [batches(1, 2, rank, 3, equal=True) for rank in range(3)] == [[], [], []]
+
+
+def test_three_devices_share_11_samples() -> None:
+    parts = [[b.tolist() for b in batches(11, 2, rank, 3)] for rank in range(3)]
+    assert parts == [[[0, 1], [6, 7]], [[2, 3], [8, 9]], [[4, 5], [10]]]
+    parts = [[b.tolist() for b in batches(11, 2, rank, 3, equal=True)] for rank in range(3)]
+    assert parts == [[[0, 1], [6]], [[2, 3], [7]], [[4, 5], [8]]]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pixel_spotter.cli.mistakes import instantiate
 from pixel_spotter.coordinates import as_xy
 from pixel_spotter.data.base import Batch
-from pixel_spotter.data.pixels import PixelDataModule
+from pixel_spotter.data.pixels import PixelDataModule, shuffled
 from pixel_spotter.simulation.pixels import render_pixels
 from pixel_spotter.train import make
 
@@ -220,3 +220,21 @@ def test_loaders_know_their_length(batch_size: int) -> None:
     data = module(batch_size=batch_size)
     for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
         assert len(list(loader)) == len(loader)
+
+
+@given(count=st.integers(1, 40), samples=st.integers(1, 200), seed=st.integers(0, 99))
+def test_every_position_comes_before_any_comes_again(count: int, samples: int, seed: int) -> None:
+    drawn = shuffled(count, samples, seed, epoch=0)
+    assert len(drawn) == samples
+    for start in range(0, samples, count):
+        one_round = drawn[start : start + count].tolist()
+        assert len(set(one_round)) == len(one_round)
+    times = Counter(drawn.tolist())
+    assert {times[index] for index in range(count)} <= {samples // count, -(-samples // count)}
+
+
+def test_draws_of_epochs_and_seeds_differ_and_repeat() -> None:
+    draws = [shuffled(90, 100, seed, epoch) for seed in (3, 4) for epoch in (0, 1)]
+    assert torch.equal(draws[0], shuffled(90, 100, 3, 0))
+    assert len({tuple(draw.tolist()) for draw in draws}) == 4
+    assert draws[0][:90].tolist() != [*range(90)]
