@@ -168,9 +168,12 @@ def baselines(groups: Sequence[Group]) -> dict[str, str]:
     return {group.model: _label(group.settings, group.settings) for group in found}
 
 
-def splits_of(groups: Sequence[Group]) -> list[str]:
-    """Return the splits in the order in which they are shown."""
-    return list(dict.fromkeys(group.split for group in groups))
+def by_split(groups: Iterable[Group]) -> dict[str, list[Group]]:
+    """Return the groups of each split, in the order in which they are shown."""
+    found: dict[str, list[Group]] = {}
+    for group in groups:
+        found.setdefault(group.split, []).append(group)
+    return found
 
 
 def seen_share(groups: Sequence[Group]) -> str:

@@ -4,6 +4,7 @@ import base64
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +13,18 @@ import pandas as pd
 
 from pixel_spotter import metrics, runs
 from pixel_spotter.reporting import groups as grouping
-from pixel_spotter.reporting.figures import (
-    coverage,
-    curves,
-    efficiency,
-    error_maps,
-    examples,
-    frontier,
-    over_bound,
-    phase,
-    photons,
-    predictions,
-    speed,
-)
-from pixel_spotter.reporting.groups import Group, splits_of, texts
+from pixel_spotter.reporting.groups import Group, by_split, texts
 from pixel_spotter.reporting.section import Entry, Section
 from pixel_spotter.reporting.table import MEAN_ERROR, SEEN, Sweep, Unfinished, is_figure
 from pixel_spotter.reporting.verdict import judge, seconds
 
-FIGURES = (
-    *(frontier, photons, efficiency, over_bound, coverage, phase, speed, examples),
-    *(curves, error_maps, predictions),
-)
+FIGURES = [
+    import_module(f"pixel_spotter.reporting.figures.{name}")
+    for name in (
+        *("frontier", "photons", "efficiency", "over_bound", "coverage", "phase", "speed"),
+        *("examples", "curves", "error_maps", "predictions"),
+    )
+]
 """The pictures, in the order in which they are shown."""
 
 Writes = tuple[str, Callable[..., str]]
@@ -151,7 +142,7 @@ class Report:
 
     def sections(self) -> list[Section]:
         """Return everything below the verdict, drawn."""
-        splits = splits_of(self.groups)
+        splits = [*by_split(self.groups)]
         found = [self._overview(splits)] if len(splits) > 1 else []
         found += [self._ranking(split) for split in splits]
         for figure in FIGURES:
@@ -229,7 +220,7 @@ class Report:
     def _terms(self) -> dict[str, str]:
         """Explain what stands in the report: of splits and figures of spots, those that it has."""
         titles = {title.partition(" (")[0] for title, _ in self.columns().values()}
-        here = {*splits_of(self.groups), *titles}
+        here = {*by_split(self.groups), *titles}
         absent = {*grouping.SPLITS, *_SPOT_TERMS} - here
         terms = {**_TERMS, **_SPOT_TERMS}
         return {term: meaning for term, meaning in terms.items() if term not in absent}

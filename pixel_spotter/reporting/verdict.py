@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from pixel_spotter.metrics import small, whole
-from pixel_spotter.reporting.groups import Estimate, Group, estimate, seen_share, splits_of
+from pixel_spotter.reporting.groups import Estimate, Group, by_split, estimate, seen_share
 from pixel_spotter.reporting.table import MEAN_ERROR
 
 MISSES_PX = 1.0
@@ -39,7 +39,7 @@ def judge(groups: Sequence[Group]) -> Verdict:
     for group in unseen or done:
         table.setdefault(group.variant, {})[group.split] = group
     trained = [name for name, row in table.items() if all(g.trained for g in row.values())]
-    every = splits_of(unseen or done)
+    every = [*by_split(unseen or done)]
     covered = max((list(table[name]) for name in trained), key=len, default=every)
     splits = [split for split in every if split in covered]
     worst = {

@@ -8,11 +8,11 @@ from pixel_spotter.reporting.figures import frontier
 from pixel_spotter.reporting.groups import (
     Estimate,
     baselines,
+    by_split,
     curves_over,
     estimate,
     group_runs,
     seen_share,
-    splits_of,
 )
 from pixel_spotter.reporting.table import Unfinished
 
@@ -243,7 +243,7 @@ def test_the_first_of_the_scenarios_is_the_one_without_difficulties() -> None:
     found = group_runs(
         table(*(cell("cnn", name) for name in ("edge", "read_noise", "isolated", "uniform")))
     )
-    assert splits_of(found) == ["uniform", "isolated", "edge", "read_noise"]
+    assert [*by_split(found)] == ["uniform", "isolated", "edge", "read_noise"]
 
 
 def test_what_was_trained_elsewhere_has_no_figure_of_its_training() -> None:
@@ -253,4 +253,4 @@ def test_what_was_trained_elsewhere_has_no_figure_of_its_training() -> None:
         for key in ("train_seconds", "train_images_per_second"):
             assert (group.figure(key) is not None) == known
         assert group.figure("parameters") is not None
-        assert bool(frontier.sections([group])) == known
+        assert bool([*frontier.sections([group])]) == known

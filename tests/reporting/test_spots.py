@@ -133,13 +133,13 @@ def test_errors_against_photons_and_the_bound() -> None:
 
 def test_spots_of_one_brightness_and_clean_pixels_have_no_curve() -> None:
     same = spots() | {"photons_true": torch.full((N,), 1000.0)}
-    assert photons.sections([spot_group(same)]) == []
+    assert [*photons.sections([spot_group(same)])] == []
     clean = groups(cell("cnn"), cell("argmax", parameters=0))
     for figure in (photons, efficiency, over_bound, coverage, phase, speed, examples):
         assert figure in FIGURES
-        assert figure.sections(clean) == []
-    assert len(error_maps.sections(clean)) == 1
-    assert error_maps.sections([spot_group(spots())]) == []
+        assert [*figure.sections(clean)] == []
+    assert len([*error_maps.sections(clean)]) == 1
+    assert [*error_maps.sections([spot_group(spots())])] == []
 
 
 def test_a_map_has_background_upwards_and_photons_to_the_right() -> None:
@@ -206,7 +206,7 @@ def test_an_edge_that_is_far_and_a_width_that_is_the_same_are_no_pictures() -> N
     far = {"image_size": [40, 40]}
     for columns in (wide, same):  # 10 px from every edge
         columns |= {"x_true": columns["x_true"] + 12, "y_true": columns["y_true"] + 12}
-    assert over_bound.sections([spot_group(same, **far)]) == []
+    assert [*over_bound.sections([spot_group(same, **far)])] == []
     (width,) = over_bound.sections([spot_group(wide, **far)])
     assert width.title == "Error against width"
     (edge,) = over_bound.sections([spot_group(spots())])
@@ -248,7 +248,7 @@ def test_coverage_is_of_the_deviations_that_were_predicted() -> None:
     assert [axes.lines[0].get_ydata()[0] for axes in section.figure.axes] == [68.27, 95]
     (line,) = drawn(section.figure.axes[0]).values()
     assert line[-1, 1] == 100
-    assert coverage.sections([spot_group(spots())]) == []
+    assert [*coverage.sections([spot_group(spots())])] == []
 
 
 def test_speed_against_efficiency() -> None:
@@ -287,7 +287,7 @@ def test_examples_are_the_same_spots_the_faintest_first(tmp_path: Path) -> None:
     assert ellipse.center == pytest.approx(tuple(cross.get_offsets()[0]))
     np.testing.assert_allclose(last.images[0].get_array(), images[0])
     assert second.patches
-    assert examples.sections([spot_group(spots(), folder=tmp_path / "none")]) == []
+    assert [*examples.sections([spot_group(spots(), folder=tmp_path / "none")])] == []
 
 
 def test_an_ellipse_is_one_deviation_and_turned_as_its_correlation() -> None:

@@ -1,13 +1,13 @@
 """Whether predicted deviations are right: how often they cover the truth."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from pixel_spotter.reporting.figures import bins
 from pixel_spotter.reporting.figures.drawing import INK, legend, log_scale, panels, styled
-from pixel_spotter.reporting.groups import Group, splits_of
+from pixel_spotter.reporting.groups import Group, by_split
 from pixel_spotter.reporting.section import Section
 
 LEVELS = {0.6827: 1.0, 0.95: 1.96}
@@ -20,14 +20,12 @@ _CAPTION = (
 )
 
 
-def sections(groups: Sequence[Group]) -> list[Section]:
+def sections(groups: Sequence[Group]) -> Iterator[Section]:
     """Show two panels for each split on which models predict deviations."""
     shown = bins.having(groups, "sd_x", "sd_y", "photons_true")
     shown = [group for group in shown if len(covered(group, 1.0))]
-    if not shown:
-        return []
-    figure = draw(groups, shown)
-    return [Section("Coverage", _CAPTION, name="coverage", figure=figure)]
+    if shown:
+        yield Section("Coverage", _CAPTION, name="coverage", figure=draw(groups, shown))
 
 
 def covered(group: Group, deviations: float) -> pd.DataFrame:
@@ -44,7 +42,7 @@ def covered(group: Group, deviations: float) -> pd.DataFrame:
 @styled
 def draw(groups: Sequence[Group], shown: Sequence[Group]) -> Figure:
     """Draw the coverage of both intervals, side by side for each split."""
-    styles, splits = bins.styles_of(groups), splits_of(shown)
+    styles, splits = bins.styles_of(groups), by_split(shown)
     alone = len(splits) == 1
     titles = [
         ("" if alone else f"{split}, ") + f"within {deviations:g} sd"
@@ -52,10 +50,10 @@ def draw(groups: Sequence[Group], shown: Sequence[Group]) -> Figure:
         for deviations in LEVELS.values()
     ]
     figure, grid = panels(titles, 2 if alone else 4, (4.2, 3.4) if alone else (3.1, 2.7))
-    places = ((split, *level) for split in splits for level in LEVELS.items())
-    for axes, (split, level, deviations) in zip(grid, places, strict=True):
+    places = ((own, *level) for own in splits.values() for level in LEVELS.items())
+    for axes, (own, level, deviations) in zip(grid, places, strict=True):
         axes.axhline(100 * level, color=INK, ls="--", lw=1.4)
-        for k, group in enumerate(group for group in shown if group.split == split):
+        for k, group in enumerate(own):
             found = covered(group, deviations)
             beside = found["at"] * (1 + 0.02 * k)  # or intervals would cover each other
             bins.draw_line(axes, beside, 100 * found, "mean", styles[group.variant])

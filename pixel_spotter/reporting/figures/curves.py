@@ -1,7 +1,7 @@
 """Errors as curves: against a setting that a grid varies, and learning curves."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from pixel_spotter import runs
 from pixel_spotter.reporting.figures.drawing import colours_of, legend, log_scale, panels, styled
-from pixel_spotter.reporting.groups import Curve, Group, curves_over, estimate, splits_of
+from pixel_spotter.reporting.groups import Curve, Group, by_split, curves_over, estimate
 from pixel_spotter.reporting.section import Section
 
 _SETTINGS = {"data.train_samples": "training samples", "trainer.max_epochs": "epochs"}
@@ -22,20 +22,19 @@ _CAPTION = (
 )
 
 
-def sections(groups: Sequence[Group]) -> list[Section]:
+def sections(groups: Sequence[Group]) -> Iterator[Section]:
     """Show curves against what the grid varies, and the learning curves."""
-    return [*over_settings(groups), *learning(groups)]
+    yield from over_settings(groups)
+    yield from learning(groups)
 
 
-def over_settings(groups: Sequence[Group]) -> list[Section]:
+def over_settings(groups: Sequence[Group]) -> Iterator[Section]:
     """Show a panel for each split, for each of the settings that varies."""
-    found = []
     for key, words in _SETTINGS.items():
         shown: dict[str, dict[str, Curve]] = {}
         exact = set()
-        for split in splits_of(groups):
-            own = curves_over(key, [group for group in groups if group.split == split])
-            for name, curve in own.items():
+        for split, own in by_split(groups).items():
+            for name, curve in curves_over(key, own).items():
                 if any(error.mean for error in curve.values()):
                     shown.setdefault(split, {})[name] = curve
                 else:
@@ -49,16 +48,15 @@ def over_settings(groups: Sequence[Group]) -> list[Section]:
                 caption += f" Not drawn, as their error is 0: {', '.join(sorted(exact))}."
             figure = draw(shown, words, log_x=True)
             name = f"over_{words.split()[-1]}"
-            found.append(Section(f"Error against {words}", caption, name=name, figure=figure))
-    return found
+            yield Section(f"Error against {words}", caption, name=name, figure=figure)
 
 
-def learning(groups: Sequence[Group]) -> list[Section]:
+def learning(groups: Sequence[Group]) -> Iterator[Section]:
     """Show a panel for each model, with a line for each split, or for each of its settings.
 
     A model that has several of both has a panel for each setting.
     """
-    several_splits = len(splits_of(groups)) > 1
+    several_splits = len(by_split(groups)) > 1
     shown: dict[str, dict[str, Curve]] = {}
     for group in groups:
         labels = {other.label for other in groups if other.model == group.model}
@@ -68,9 +66,8 @@ def learning(groups: Sequence[Group]) -> list[Section]:
             line = group.split if several_splits else group.label or group.split
             shown.setdefault(panel, {})[line] = curve
     drawn = [curve for lines in shown.values() for curve in lines.values()]
-    if not any(error.mean for curve in drawn for error in curve.values()):
-        return []
-    return [Section("Learning curves", _CAPTION, name="training", figure=draw(shown, "epoch"))]
+    if any(error.mean for curve in drawn for error in curve.values()):
+        yield Section("Learning curves", _CAPTION, name="training", figure=draw(shown, "epoch"))
 
 
 def over_seeds(group: Group) -> Curve:

@@ -1,6 +1,6 @@
 """How close to the bound spots are found, by their photons and background."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from pixel_spotter.reporting.figures import bins
 from pixel_spotter.reporting.figures.drawing import panels, styled
-from pixel_spotter.reporting.groups import Group, splits_of
+from pixel_spotter.reporting.groups import Group, by_split
 from pixel_spotter.reporting.section import Section
 
 PHOTONS, BACKGROUNDS = 5, 4
@@ -21,18 +21,15 @@ _CAPTION = (
 )
 
 
-def sections(groups: Sequence[Group]) -> list[Section]:
+def sections(groups: Sequence[Group]) -> Iterator[Section]:
     """Show a map for each group whose spots differ in both, a picture for each split."""
-    found = []
-    for split in splits_of(groups):
-        own = bins.having(groups, "photons_true", "background_true")
-        maps = {group.variant: efficiencies(group) for group in own if group.split == split}
+    for split, own in by_split(bins.having(groups, "photons_true", "background_true")).items():
+        maps = {group.variant: efficiencies(group) for group in own}
         maps = {k: one for k, one in maps.items() if np.isfinite(one[0][1:, 1:]).any()}
         if maps:
             best = max(maps.values(), key=lambda one: float(np.nanmedian(one[0])))
             caption, name = _CAPTION.format(np.nanmedian(best[1] / best[0])), f"efficiency_{split}"
-            found.append(Section("Efficiency", caption, split, name=name, figure=draw(maps)))
-    return found
+            yield Section("Efficiency", caption, split, name=name, figure=draw(maps))
 
 
 Map = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]

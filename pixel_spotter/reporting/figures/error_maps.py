@@ -1,7 +1,7 @@
 """The mean error at every test position: of groups side by side, and of a run."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from pixel_spotter.coordinates import Columns, Size
 from pixel_spotter.metrics import error_by_position, pixels
 from pixel_spotter.reporting.figures.drawing import PLAIN, panels, styled
-from pixel_spotter.reporting.groups import Group, splits_of
+from pixel_spotter.reporting.groups import Group, by_split
 from pixel_spotter.reporting.section import Section
 
 ERROR_RANGE_PX = (0.01, 30.0)
@@ -28,20 +28,14 @@ _CAPTION = (
 )
 
 
-def sections(groups: Sequence[Group]) -> list[Section]:
-    """Show a map for each group but of spots, a picture for each split."""
-    found = []
-    for split in splits_of(groups):
-        own = [
-            group for group in groups if group.split == split and not group.figure("test/bound_px")
-        ]
-        if not own:  # spots have pictures of their own
-            continue
+def sections(groups: Sequence[Group]) -> Iterator[Section]:
+    """Show a map for each group but of spots, which have pictures of their own."""
+    shown = (group for group in groups if not group.figure("test/bound_px"))
+    for split, own in by_split(shown).items():
         titles = [f"{g.variant}, {pixels(g.error.mean)} px".replace(", ", "\n") for g in own]
         maps = {title: group.error_by_position() for title, group in zip(titles, own, strict=True)}
         name, figure = f"error_{split}", error_sheet(maps)
-        found.append(Section("Error by position", _CAPTION, split, name=name, figure=figure))
-    return found
+        yield Section("Error by position", _CAPTION, split, name=name, figure=figure)
 
 
 @styled

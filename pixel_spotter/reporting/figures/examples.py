@@ -1,6 +1,6 @@
 """Spots as they were recorded, with what models made of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from pixel_spotter.metrics import errors_px, pixels
 from pixel_spotter.reporting.figures import bins
 from pixel_spotter.reporting.figures.drawing import panels, styled
 from pixel_spotter.reporting.figures.predictions import PREDICTION, Miss, draw_prediction
-from pixel_spotter.reporting.groups import Group, splits_of
+from pixel_spotter.reporting.groups import Group, by_split
 from pixel_spotter.reporting.section import Section
 
 SHOWN = 5
@@ -33,19 +33,16 @@ _CAPTION = (
 )
 
 
-def sections(groups: Sequence[Group]) -> list[Section]:
+def sections(groups: Sequence[Group]) -> Iterator[Section]:
     """Show some spots of each group that kept their images, a picture for each split."""
-    found = []
-    for split in splits_of(groups):
-        own = [group for group in bins.having(groups, "photons_true") if group.split == split]
+    for split, own in by_split(bins.having(groups, "photons_true")).items():
         rows = {group.variant: kept for group in own if (kept := examples(group))[0]}
         if rows:
             middle = np.median([columns["bound_x"].median() for columns, _ in rows.values()])
             scale = next((s for s in _SCALES if s * middle <= 0.8), 1)
             figure, caption = draw(rows, scale), _CAPTION.format(scale)
             name = f"examples_{split}"
-            found.append(Section("Examples", caption, split, name=name, figure=figure))
-    return found
+            yield Section("Examples", caption, split, name=name, figure=figure)
 
 
 def examples(group: Group) -> tuple[Columns, Tensor]:

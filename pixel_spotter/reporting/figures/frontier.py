@@ -1,6 +1,6 @@
 """Training time against error: what accuracy costs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise, product
 
 import numpy as np
@@ -10,7 +10,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from pixel_spotter.reporting.figures.drawing import colours_of, legend, log_scale, panels, styled
-from pixel_spotter.reporting.groups import Group, splits_of
+from pixel_spotter.reporting.groups import Group, by_split
 from pixel_spotter.reporting.section import Section
 
 _CAPTION = (
@@ -26,12 +26,11 @@ _WAYS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 Point = tuple[str, float, float]
 
 
-def sections(groups: Sequence[Group]) -> list[Section]:
+def sections(groups: Sequence[Group]) -> Iterator[Section]:
     """Show a panel for each split that has models which were trained in the grid."""
     here = [group for group in groups if not group.trained_before]
-    if not any(group.trained for group in here):
-        return []
-    return [Section("Accuracy and cost", _CAPTION, name="frontier", figure=draw(here))]
+    if any(group.trained for group in here):
+        yield Section("Accuracy and cost", _CAPTION, name="frontier", figure=draw(here))
 
 
 @styled
@@ -39,15 +38,14 @@ def draw(groups: Sequence[Group]) -> Figure:
     """Draw the trained models of each split."""
     trained = [group for group in groups if group.trained]
     colours = colours_of(group.model for group in trained)
-    figure, grid = panels(splits_of(trained), 2, (4.7, 3.6))
-    points = [
-        _draw_split(axes, [group for group in groups if group.split == split], colours)
-        for axes, split in zip(grid, splits_of(trained), strict=True)
-    ]
+    splits = [*by_split(trained)]
+    figure, grid = panels(splits, 2, (4.7, 3.6))
+    own = by_split(groups)
+    points = [_draw_split(axes, own[s], colours) for axes, s in zip(grid, splits, strict=True)]
     legend(figure, colours)
     figure.draw_without_rendering()  # names are placed when the panels have their places
-    for axes, own in zip(grid, points, strict=True):
-        write_names(axes, own)
+    for axes, named in zip(grid, points, strict=True):
+        write_names(axes, named)
     return figure
 
 

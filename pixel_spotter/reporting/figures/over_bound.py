@@ -1,6 +1,6 @@
 """The error of spots over their bound, against what makes them hard."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -71,9 +71,8 @@ KINDS = (
 )  # fmt: skip
 
 
-def sections(groups: Sequence[Group]) -> list[Section]:
+def sections(groups: Sequence[Group]) -> Iterator[Section]:
     """Show each of what errors are drawn against, a panel for each split that varies it."""
-    found = []
     for kind in KINDS:
         lines: dict[str, dict[str, pd.DataFrame]] = {}
         for group in bins.having(groups):
@@ -84,8 +83,7 @@ def sections(groups: Sequence[Group]) -> list[Section]:
             own = [g for g in groups if g.variant in lines.get(g.split, {})]
             caption = _CAPTION.format(kind.words) + bins.lost(own)
             figure = draw(kind.label, lines, groups)
-            found.append(Section(kind.title, caption, name=f"over_{kind.name}", figure=figure))
-    return found
+            yield Section(kind.title, caption, name=f"over_{kind.name}", figure=figure)
 
 
 def curve(group: Group, kind: Against) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """Pixel locking: the error of spots against where in their pixel they lie."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from pixel_spotter.metrics import pixels
 from pixel_spotter.reporting.figures import bins
 from pixel_spotter.reporting.figures.drawing import INK, panels, styled
-from pixel_spotter.reporting.groups import Group, splits_of
+from pixel_spotter.reporting.groups import Group, by_split
 from pixel_spotter.reporting.section import Section
 
 BINS = 20
@@ -22,16 +22,11 @@ _CAPTION = (
 )
 
 
-def sections(groups: Sequence[Group]) -> list[Section]:
+def sections(groups: Sequence[Group]) -> Iterator[Section]:
     """Show a panel for each group with spots between pixels, a picture for each split."""
-    found = []
-    for split in splits_of(groups):
-        own = [group for group in bins.having(groups) if group.split == split]
-        own = [g for g in own if g.figure("test/bias_phase_px") and len(bias(g)) > 1]
-        if own:
-            name, figure = f"phase_{split}", draw(own)
-            found.append(Section("Pixel locking", _CAPTION, split, name=name, figure=figure))
-    return found
+    shown = [group for group in bins.having(groups) if group.figure("test/bias_phase_px")]
+    for split, own in by_split(group for group in shown if len(bias(group)) > 1).items():
+        yield Section("Pixel locking", _CAPTION, split, name=f"phase_{split}", figure=draw(own))
 
 
 def bias(group: Group) -> pd.DataFrame:

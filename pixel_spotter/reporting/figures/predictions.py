@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -16,7 +16,7 @@ from pixel_spotter.coordinates import Columns, Size, as_xy, pixel_of
 from pixel_spotter.metrics import errors_px, pixels
 from pixel_spotter.reporting.figures.drawing import panels, styled
 from pixel_spotter.reporting.figures.error_maps import error_map
-from pixel_spotter.reporting.groups import Group, splits_of
+from pixel_spotter.reporting.groups import Group, by_split
 from pixel_spotter.reporting.section import Section
 
 WORST = 4
@@ -43,16 +43,13 @@ class Miss(NamedTuple):
     error: float
 
 
-def sections(groups: Sequence[Group]) -> list[Section]:
+def sections(groups: Sequence[Group]) -> Iterator[Section]:
     """Show each group's worst predictions, a picture for each split."""
-    found = []
-    for split in splits_of(groups):
-        own = [group for group in groups if group.split == split and not group.exact]
+    for split, own in by_split(group for group in groups if not group.exact).items():
         rows = {group.variant: misses for group in own if (misses := worst_of(group))}
         if rows:
             name, figure = f"worst_{split}", draw(rows)
-            found.append(Section("Worst predictions", _CAPTION, split, name=name, figure=figure))
-    return found
+            yield Section("Worst predictions", _CAPTION, split, name=name, figure=figure)
 
 
 def worst_of(group: Group) -> list[Miss]:

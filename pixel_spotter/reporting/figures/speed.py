@@ -1,6 +1,6 @@
 """How many spots a second against how well: what accuracy costs once a model is there."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from pixel_spotter.reporting.figures import bins
 from pixel_spotter.reporting.figures.drawing import INK, legend, log_scale, panels, styled
 from pixel_spotter.reporting.figures.frontier import write_names
-from pixel_spotter.reporting.groups import Group, splits_of, texts
+from pixel_spotter.reporting.groups import Group, by_split, texts
 from pixel_spotter.reporting.section import Section
 
 SPEED = "test_images_per_second"
@@ -20,24 +20,23 @@ _CAPTION = (
 )
 
 
-def sections(groups: Sequence[Group]) -> list[Section]:
+def sections(groups: Sequence[Group]) -> Iterator[Section]:
     """Show a panel for each split of those that know their speed and their bound."""
     shown = [group for group in bins.having(groups) if group.figure(SPEED)]
-    if not shown:
-        return []
-    table = pd.concat([group.runs for group in shown])
-    caption = _CAPTION.format(texts(table, "threads"), texts(table, "device"))
-    return [Section("Accuracy and speed", caption, name="speed", figure=draw(groups, shown))]
+    if shown:
+        table = pd.concat([group.runs for group in shown])
+        caption = _CAPTION.format(texts(table, "threads"), texts(table, "device"))
+        yield Section("Accuracy and speed", caption, name="speed", figure=draw(groups, shown))
 
 
 @styled
 def draw(groups: Sequence[Group], shown: Sequence[Group]) -> Figure:
     """Draw each group as a point with its name."""
-    styles, splits = bins.styles_of(groups), splits_of(shown)
-    figure, grid = panels(splits, 3, bins.ALONE if len(splits) == 1 else (3.7, 3.2))
-    for axes, split in zip(grid, splits, strict=True):
+    styles, splits = bins.styles_of(groups), by_split(shown)
+    figure, grid = panels([*splits], 3, bins.ALONE if len(splits) == 1 else (3.7, 3.2))
+    for axes, own in zip(grid, splits.values(), strict=True):
         points = []
-        for group in (group for group in shown if group.split == split):
+        for group in own:
             style, speed = styles[group.variant], group.mean(SPEED)
             efficiency, half = over_all(group)
             ends = [efficiency - half, efficiency + half]
