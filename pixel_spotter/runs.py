@@ -37,18 +37,11 @@ OVERRIDES = ".hydra/overrides.yaml"
 HYDRA = ".hydra/hydra.yaml"
 
 FREE_SETTINGS = (
-    "name",
-    "trust",
-    "data.num_workers",
-    "trainer.enable_progress_bar",
-    "trainer.fast_dev_run",
-    "trainer.max_time",
-    "logger",
-    "grid_seeds",  # of version 0.1
+    *("name", "trust", "data.num_workers", "logger", "trainer.enable_progress_bar"),
+    *("trainer.fast_dev_run", "trainer.max_time", "grid_seeds"),  # the last of version 0.1
 )
 """Settings, and groups of them, that do not change what a run finds."""
 
-_NAMES_OF_0_1 = {"x_pred": "x", "y_pred": "y"}
 _CLOSED_FORM = "pixel_spotter.models.closed_form.ClosedForm"
 _CLASSES_OF_0_1 = {
     "pixel_spotter.data.PixelDataModule": "pixel_spotter.data.pixels.PixelDataModule",
@@ -130,13 +123,11 @@ def read_predictions(run_dir: Path) -> Columns:
     """Read all columns of a run's predictions and truths."""
     with _undamaged(run_dir / PREDICTIONS, " or no file of predictions"):
         table = pd.read_csv(run_dir / PREDICTIONS).drop(columns="split", errors="ignore")
-        table = table.rename(columns=_NAMES_OF_0_1)
+        table = table.rename(columns={"x_pred": "x", "y_pred": "y"})  # as 0.1 called them
         if "flag" in table:
             table["flag"] = [FLAGS.index(flag) for flag in table["flag"].fillna("")]
         columns = {
-            name: torch.from_numpy(
-                column.to_numpy(np.int64 if name == "sample" else np.float32, copy=True)
-            )
+            name: torch.tensor(column.to_numpy("int64" if name == "sample" else "float32"))
             for name, column in table.items()
         }
         # Where nothing was found there is no position, and a flag that says so.
@@ -226,16 +217,13 @@ def folder_name(overrides: str) -> str:
     return name.encode()[:180].decode(errors="ignore") + "..." + digest
 
 
-def read_yaml(path: Path) -> Any:
-    """Read one of a run's YAML files as it is written: interpolations stay as they are."""
+def read_yaml(path: Path, kind: type) -> Any:
+    """Read one of a run's YAML files, a dict or a list: interpolations stay as they are written."""
     with _undamaged(path):
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-
-
-def read_config(run_dir: Path) -> dict[str, Any]:
-    """Read a run's settings as they are written."""
-    with _undamaged(run_dir / CONFIG):
-        return {**read_yaml(run_dir / CONFIG)}
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(content, kind):
+            raise TypeError
+        return content
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:

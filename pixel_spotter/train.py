@@ -23,8 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pixel_spotter import runs
 from pixel_spotter.cli.grid import run_cell
-from pixel_spotter.cli.mistakes import instantiate
-from pixel_spotter.cli.ranges import check
+from pixel_spotter.cli.mistakes import instantiate, refuse_out_of_range
 from pixel_spotter.cli.start import claim, make_trainer, run_command
 from pixel_spotter.data.base import PointData
 from pixel_spotter.errors import UserError
@@ -32,13 +31,7 @@ from pixel_spotter.files import read_tensors
 from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.loading import load_model, own_modules
 from pixel_spotter.models.solved import SolvedRegressor
-from pixel_spotter.training.callbacks import (
-    EpochLogger,
-    EpochTable,
-    SeedEachEpoch,
-    StopEarly,
-    TimeLimit,
-)
+from pixel_spotter.training import callbacks
 from pixel_spotter.training.checkpoints import AtomicCheckpointIO, KeptCheckpoint
 from pixel_spotter.training.measure import measure, print_figures
 
@@ -64,7 +57,7 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     Returns:
         The content of ``metrics.json``; of a finished run, as it is.
     """
-    check(cfg)
+    refuse_out_of_range(cfg)
     with _owned(run_dir):
         claim(run_dir, cfg)
         if runs.is_finished(run_dir):
@@ -88,19 +81,19 @@ def _owned(run_dir: Path) -> AbstractContextManager[None]:
 def _train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     data, model = make(cfg, model_name)
-    time_limit = TimeLimit(cfg.trainer.max_time)
-    callbacks: list[Callback] = [SeedEachEpoch(cfg.seed), time_limit, EpochTable(run_dir)]
+    seed, time_limit = callbacks.SeedEachEpoch(cfg.seed), callbacks.TimeLimit(cfg.trainer.max_time)
+    best, last = run_dir / runs.BEST, run_dir / runs.LAST
+    doing: list[Callback] = [seed, time_limit, callbacks.EpochTable(run_dir)]
     watched = cfg.trainer.enable_progress_bar and sys.stdout.isatty()
     if watched:
-        callbacks.append(TQDMProgressBar(refresh_rate=10))
+        doing.append(TQDMProgressBar(refresh_rate=10))
     if cfg.early_stopping.patience is not None:
-        callbacks.append(instantiate(cfg.early_stopping, "early_stopping", monitor=MONITORED))
-    best, last = run_dir / runs.BEST, run_dir / runs.LAST
+        doing.append(instantiate(cfg.early_stopping, "early_stopping", monitor=MONITORED))
     trainer = make_trainer(
         cfg,
         enable_progress_bar=watched,
         # last is written after best, and so knows of it
-        callbacks=[*callbacks, KeptCheckpoint(best, MONITORED), KeptCheckpoint(last)],
+        callbacks=[*doing, KeptCheckpoint(best, MONITORED), KeptCheckpoint(last)],
         logger=instantiate(cfg.logger, "logger", save_dir=str(run_dir)),
         plugins=[AtomicCheckpointIO()],
     )
@@ -110,13 +103,14 @@ def _train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     if solved and trainer.world_size > 1:
         raise UserError(f"model={model_name} is solved, not trained: leave out trainer.devices")
 
-    doing = "continuing" if last.is_file() else "training"
-    log.info("%s %s in %s (name=%s continues it)", doing, model_name, run_dir, cfg.name)
-    trainer.fit(model, data, ckpt_path=last if last.is_file() else None)
+    before = last if last.is_file() else None
+    words = "continuing" if before else "training"
+    log.info("%s %s in %s (name=%s continues it)", words, model_name, run_dir, cfg.name)
+    trainer.fit(model, data, ckpt_path=before)
     epochs, seconds = trainer.current_epoch, time_limit.time_elapsed("train")
     ended = "max_time" if time_limit.ran_out and epochs < cfg.trainer.max_epochs else "max_epochs"
     stop = trainer.early_stopping_callback
-    if isinstance(stop, StopEarly) and stop.patience_ran_out:
+    if isinstance(stop, callbacks.StopEarly) and stop.patience_ran_out:
         ended = "early_stopping"
     log.info("ended by %s after %d epochs, %.1f s of training", ended, epochs, seconds)
     trainer.validate(model, data, ckpt_path=best, verbose=False)
@@ -170,7 +164,7 @@ def refuse_unused(cfg: DictConfig, model: PointRegressor) -> None:
 
 def dry_run(cfg: DictConfig, run_dir: Path, model_name: str) -> None:
     """Put one batch through training, validation and test, and keep nothing."""
-    check(cfg)
+    refuse_out_of_range(cfg)
     with _owned(run_dir):
         data, model = make(cfg, model_name)
         trainer = make_trainer(cfg, logger=False, enable_checkpointing=False)
@@ -197,7 +191,7 @@ def log_settings(trainer: L.Trainer, cfg: DictConfig, metrics: dict[str, Any]) -
     settings = {key: metrics[key] for key in ("model", "split", "epochs", "lr", "seed")}
     settings |= {"batch_size": cfg.data.batch_size, "train_samples": cfg.data.get("train_samples")}
     figures = {f"test/{name}": metrics[f"test/{name}"] for name in ("mean_error_px", "hit_rate")}
-    if isinstance(trainer.logger, EpochLogger):
+    if isinstance(trainer.logger, callbacks.EpochLogger):
         trainer.logger.log_hyperparams(settings, figures)
     elif trainer.logger is not None:
         trainer.logger.log_hyperparams(settings)

@@ -117,10 +117,14 @@ def test_a_folder_with_another_process_is_left_as_it_is(
         assert not (folder / ".hydra").exists()
     ended = run_command("evaluate", *asked, "name=mine", "data.seed=2", cwd=tmp_path)
     assert ended.code == 0, ended.stderr
-    assert runs.read_config(folder)["data"]["seed"] == 2
+    assert runs.read_yaml(folder / runs.CONFIG, dict)["data"]["seed"] == 2
     ended = run_command("evaluate", *asked, "name=mine", "data.seed=3", cwd=tmp_path)
     assert "data.seed is 2 there and 3 here" in ended.error()
-    assert runs.read_config(folder)["data"]["seed"] == runs.read_metrics(folder)["seed"] == 2
+    assert (
+        runs.read_yaml(folder / runs.CONFIG, dict)["data"]["seed"]
+        == runs.read_metrics(folder)["seed"]
+        == 2
+    )
     assert run_command("evaluate", *asked, "name=mine", "data.seed=2", cwd=tmp_path).code == 0
     assert {path.name for path in (folder / ".hydra").iterdir()} == {
         "config.yaml",

@@ -179,7 +179,7 @@ def test_every_command_is_accepted(
         needed["checkpoint"] = str(folder / "spotter.ckpt")
         save_checkpoint(folder / "spotter.ckpt", SpotterRegressor(15, margin_px=6), 15)
     cfg.model.update(needed)
-    train.check(cfg)
+    train.refuse_out_of_range(cfg)
     monkeypatch.chdir(folder)
     cfg.start_from = None  # another command of the page makes it
     train.make(cfg, "a model")

@@ -215,7 +215,7 @@ READERS = {
     runs.EPOCHS: runs.read_epochs,
     runs.WORST: lambda folder: runs.read_images(folder, runs.WORST),
     runs.PLAN: runs.read_plan,
-    runs.CONFIG: runs.read_config,
+    runs.CONFIG: lambda folder: runs.read_yaml(folder / runs.CONFIG, dict),
 }
 CONTENTS = {
     "nothing": b"",

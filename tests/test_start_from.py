@@ -126,5 +126,7 @@ def test_a_grid_over_checkpoints(run_command: CommandServer, tiny_run: Run, tmp_
     ended = run_command("train", *asked, cwd=tmp_path)
     assert ended.code == 0, ended.stderr
     assert "2 cells finished, none open" in ended.stdout
-    configs = [runs.read_config(path.parent) for path in tmp_path.rglob("metrics.json")]
+    configs = [
+        runs.read_yaml(path.parent / runs.CONFIG, dict) for path in tmp_path.rglob("metrics.json")
+    ]
     assert {config["start_from"] for config in configs} == {None, "a.ckpt"}

@@ -37,7 +37,8 @@ from pixel_spotter.errors import UserError
 from pixel_spotter.files import read_tensors
 from pixel_spotter.metrics import figures_of
 from pixel_spotter.models.loading import load_model
-from pixel_spotter.train import SeedEachEpoch, print_run, train
+from pixel_spotter.train import print_run, train
+from pixel_spotter.training.callbacks import SeedEachEpoch
 from pixel_spotter.training.checkpoints import AtomicCheckpointIO
 
 FIGURES = [

@@ -18,20 +18,14 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig
 
 from pixel_spotter import runs
-from pixel_spotter.cli.mistakes import (
-    check_types,
-    instantiate,
-    refuse_unknown_settings,
-    user_message,
-)
-from pixel_spotter.cli.ranges import check
+from pixel_spotter.cli import mistakes
 from pixel_spotter.errors import BadValueError, UserError
 from pixel_spotter.files import write_text
 
-log = logging.getLogger(__name__)
-
 _START = ".start.json"
 """When a grid's last command began, and how much was done by then: what progress is told from."""
+
+log = logging.getLogger(__name__)
 
 under_way: list["AroundGrid"] = []
 """The grid that this process runs, if it does."""
@@ -58,11 +52,10 @@ class AroundGrid(Callback):
             if self.dry_run:
                 return
             runs.add_to_plan(self.folder, [*config.hydra.overrides.task], cells)
-            done = len(_done(self.folder))
-            start = {"time_s": self.start_s, "done": done, "cannot": cannot}
+            start = {"time_s": self.start_s, "done": len(_done(self.folder)), "cannot": cannot}
             write_text(self.folder / _START, json.dumps(start))
         except Exception as error:
-            raise SystemExit(f"error: {user_message(error) or repr(error)}") from error
+            raise SystemExit(f"error: {mistakes.user_message(error) or repr(error)}") from error
         under_way.append(self)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -86,7 +79,7 @@ class AroundGrid(Callback):
             if not self.dry_run:
                 print_report(write_report(self.folder), self.folder)
         except Exception as error:
-            lines = [f"no report: {user_message(error) or repr(error)}", f"{problem}:"]
+            lines = [f"no report: {mistakes.user_message(error) or repr(error)}", f"{problem}:"]
             for reason, cells in runs.by_reason(failed).items():
                 named = cells[0] if len(cells) == 1 else f"{len(cells)} cells, {cells[0]} the first"
                 lines.append(f"  {named}: {reason}")
@@ -111,7 +104,7 @@ def run_cell(run_dir: Path, train: Callable[[], dict[str, Any]]) -> dict[str, An
     except runs.InUseError as error:
         log.info("left to the process that has it: %s", error)
     except Exception as error:
-        message = user_message(error)
+        message = mistakes.user_message(error)
         if message is None:
             log.exception("failed: %s", run_dir)
             message = f"{type(error).__name__}: {error}; see {run_dir / 'train.log'}"
@@ -140,10 +133,9 @@ def _tell_progress(folder: Path) -> None:
     log.info("%s", words)
 
 
-def _start(folder: Path) -> dict[str, Any]:
+def _start(folder: Path) -> Any:
     file = folder / _START
-    start: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    return start
+    return json.loads(file.read_text("utf-8")) if file.is_file() else {}
 
 
 def _done(folder: Path) -> set[str]:
@@ -201,7 +193,7 @@ def _try(config: DictConfig, cells: Cells) -> dict[str, str]:
         names = kinds.pop(_kind(cells[name]), [])
         try:
             if names and cfg.model.get("weights") is not None:
-                instantiate(cfg.model, "model")
+                mistakes.instantiate(cfg.model, "model")
         except UserError as error:
             cannot |= dict.fromkeys(names, str(error))
             log.warning("%d of %d cells cannot run: %s", len(names), len(cells), error)
@@ -239,14 +231,14 @@ def _telling(cells: Cells) -> list[str]:
 
 def _refuse_values(cfg: DictConfig) -> None:
     """Refuse settings that are none, and values that none of a grid's cells could have."""
-    refuse_unknown_settings(cfg, "train")
-    check(cfg)
+    mistakes.refuse_unknown_settings(cfg, "train")
+    mistakes.refuse_out_of_range(cfg)
     for key, value in cfg.items():
         made = isinstance(value, DictConfig) and "_target_" in value
         if made and value.get("patience", 0) is not None:  # or it never stops early
-            check_types(value, str(key))
+            mistakes.check_types(value, str(key))
     try:
-        instantiate(cfg.data, "data")
+        mistakes.instantiate(cfg.data, "data")
     except BadValueError:
         raise
     except UserError:

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from pixel_spotter import runs
-from pixel_spotter.arguments import check_arguments
+from pixel_spotter.arguments import check_arguments, require
 from pixel_spotter.cli.help import CONF_DIR, groups_of, known_settings
 from pixel_spotter.errors import UserError
 
@@ -137,6 +137,44 @@ def refuse_unknown_settings(cfg: DictConfig, command: str) -> DictConfig:
         if unused:
             raise UserError(f"{unused[0]} is for training: leave it out")
     return cfg
+
+
+_LEAST = {
+    "seed": 0,
+    "trainer.max_epochs": 1,
+    "trainer.min_epochs": 1,
+    "trainer.accumulate_grad_batches": 1,
+    "trainer.log_every_n_steps": 1,
+    "trainer.num_sanity_val_steps": -1,  # all of them
+    "early_stopping.patience": 1,
+    "scheduler.T_max": 1,
+}
+"""Whole numbers, and the least that each may be, which no constructor looks at in time."""
+
+
+def refuse_out_of_range(cfg: DictConfig) -> None:
+    """Refuse what a training cannot be set to."""
+    for key, least in _LEAST.items():
+        value = OmegaConf.select(cfg, key)
+        whole = type(value) is int and least <= value < 2**32
+        fits = whole or (value is None and key not in ("seed", "trainer.max_epochs"))
+        require(fits, key, f"a whole number of at least {least}", value)
+    min_epochs, max_time = cfg.trainer.get("min_epochs") or 1, cfg.trainer.max_time
+    in_range = min_epochs <= cfg.trainer.max_epochs
+    require(in_range, "trainer.min_epochs", "at most trainer.max_epochs", min_epochs)
+    is_time = re.fullmatch(r"(?=.*[1-9])\d+:\d\d:\d\d:\d\d", str(max_time))
+    require(max_time is None or bool(is_time), "trainer.max_time", "DD:HH:MM:SS", max_time)
+    refuse_rounding(cfg)
+
+
+def refuse_rounding(cfg: DictConfig) -> None:
+    """Refuse precisions in which coordinates would be rounded."""
+    precision = str(cfg.trainer.precision)
+    if precision not in ("32", "32-true", "16-mixed", "bf16-mixed"):
+        raise UserError(
+            f"trainer.precision={precision} would round coordinates or is none; "
+            f"use bf16-mixed, 16-mixed or 32-true"
+        )
 
 
 def refuse_what_is_not_there(cfg: DictConfig) -> None:

@@ -20,6 +20,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning import Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
@@ -27,7 +28,6 @@ from pixel_spotter import runs
 from pixel_spotter.cli import grid, mistakes
 from pixel_spotter.cli.begin import begun
 from pixel_spotter.cli.help import CONF_DIR
-from pixel_spotter.cli.ranges import check_devices, check_precision
 from pixel_spotter.errors import UserError
 from pixel_spotter.files import write_text
 
@@ -149,10 +149,12 @@ def _thread_failed(failure: threading.ExceptHookArgs) -> None:
 
 def make_trainer(cfg: DictConfig, **arguments: Any) -> Trainer:
     """Make the Trainer; time is limited by a callback, samples are shared out by the data."""
-    check_precision(cfg)
+    mistakes.refuse_rounding(cfg)
     fixed = {"max_time": None, "use_distributed_sampler": False}
     trainer: Trainer = mistakes.instantiate(cfg.trainer, "trainer", **fixed, **arguments)
-    check_devices(trainer)
+    cores = os.cpu_count() or 1
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
+        raise UserError(f"trainer.devices={trainer.num_devices}: this machine has {cores} cores")
     return trainer
 
 

@@ -137,7 +137,7 @@ def _read_run(folder: Path) -> dict[str, Any]:
     outside = (truth < -0.5) | (truth > last)
     if outside.any() or len(truth) != metrics.get("test/count", len(truth)):
         raise UserError(f"{folder / runs.PREDICTIONS} does not fit {runs.METRICS} beside it")
-    settings = runs.settings_of(runs.read_config(folder))
+    settings = runs.settings_of(runs.read_yaml(folder / runs.CONFIG, dict))
     if "scenario" in overrides:  # its name stands for them
         follow = [key for key in settings if key.startswith(_SCENE) and key not in overrides]
         settings = {key: value for key, value in settings.items() if key not in (*follow,)}
@@ -155,9 +155,7 @@ def _read_run(folder: Path) -> dict[str, Any]:
 def _read_overrides(folder: Path) -> dict[str, str]:
     """Return what a grid set in a cell: ``{"model": "cnn", "optim.lr": "0.001"}``."""
     file = folder / runs.OVERRIDES
-    lines = runs.read_yaml(file) if file.is_file() else []
-    if not isinstance(lines, list):
-        raise UserError(f"{file} is damaged")
+    lines = runs.read_yaml(file, list) if file.is_file() else []
     return {key: value for key, _, value in (str(line).partition("=") for line in lines)}
 
 
@@ -168,9 +166,9 @@ def _unfinished(
     overrides = planned or _read_overrides(folder)
     known: dict[str, Any] = dict(overrides)
     if (folder / runs.CONFIG).is_file():
-        known |= runs.settings_of(runs.read_config(folder))
+        known |= runs.settings_of(runs.read_yaml(folder / runs.CONFIG, dict))
     if (folder / runs.HYDRA).is_file():  # an ablation chooses its model
-        hydra = runs.settings_of(runs.read_yaml(folder / runs.HYDRA) or {})
+        hydra = runs.settings_of(runs.read_yaml(folder / runs.HYDRA, dict))
         known["model"] = hydra.get("hydra.runtime.choices.model", known.get("model"))
     if known.get("model") == "closed_form":
         known["model"] = known.get("model.estimator")

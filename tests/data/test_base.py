@@ -20,7 +20,8 @@ from pixel_spotter.data.base import batches
 from pixel_spotter.evaluate import evaluate
 from pixel_spotter.metrics import error_by_position, errors_px, figures_of
 from pixel_spotter.models.loading import load_model
-from pixel_spotter.train import SeedEachEpoch, train
+from pixel_spotter.train import train
+from pixel_spotter.training.callbacks import SeedEachEpoch
 
 SETTINGS = {"_target_": "noisy.NoisyPoints", "image_size": 16, "batch_size": 16, "seed": "${seed}"}
 
