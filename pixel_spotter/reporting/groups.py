@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from scipy import special
 
 from pixel_spotter.coordinates import as_size
@@ -41,6 +42,34 @@ class Estimate(NamedTuple):
 
 Curve = dict[float, Estimate]
 """Errors, px, against an epoch or a setting's value."""
+
+
+class Entry(NamedTuple):
+    """A table's cell: its text, beside it a smaller note and a tag, before it a rank."""
+
+    text: str = ""
+    note: str = ""
+    tag: str = ""
+    rank: str = ""
+
+
+class Section(NamedTuple):
+    """A section of a report; those in a row that have the same title are its parts.
+
+    Each part has a ``note`` of its own, the caption stands once. Of a table's rows, each has its
+    kind: ``best``, ``open`` or nothing in particular. ``name`` is the picture's, without ending.
+    """
+
+    title: str
+    caption: str = ""
+    part: str = ""
+    note: str = ""
+    head: Sequence[str] = ()
+    rows: Sequence[tuple[str, Sequence[Entry]]] = ()
+    name: str = ""
+    figure: Figure | None = None
+    code: Sequence[str] = ()
+    terms: Mapping[str, str] = {}
 
 
 def estimate(values: Iterable[float]) -> Estimate:

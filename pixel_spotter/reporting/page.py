@@ -13,8 +13,7 @@ import pandas as pd
 
 from pixel_spotter import metrics, runs
 from pixel_spotter.reporting import groups as grouping
-from pixel_spotter.reporting.groups import Group, by_split, texts
-from pixel_spotter.reporting.section import Entry, Section
+from pixel_spotter.reporting.groups import Entry, Group, Section, by_split, texts
 from pixel_spotter.reporting.table import MEAN_ERROR, SEEN, Sweep, Unfinished, is_figure
 from pixel_spotter.reporting.verdict import judge, seconds
 

@@ -7,8 +7,7 @@ from matplotlib.figure import Figure
 
 from pixel_spotter.reporting.figures import bins
 from pixel_spotter.reporting.figures.drawing import INK, legend, log_scale, panels, styled
-from pixel_spotter.reporting.groups import Group, by_split
-from pixel_spotter.reporting.section import Section
+from pixel_spotter.reporting.groups import Group, Section, by_split
 
 LEVELS = {0.6827: 1.0, 0.95: 1.96}
 """How often the truth should lie within so many deviations."""

@@ -10,8 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from pixel_spotter import runs
 from pixel_spotter.reporting.figures.drawing import colours_of, legend, log_scale, panels, styled
-from pixel_spotter.reporting.groups import Curve, Group, by_split, curves_over, estimate
-from pixel_spotter.reporting.section import Section
+from pixel_spotter.reporting.groups import Curve, Group, Section, by_split, curves_over, estimate
 
 _SETTINGS = {"data.train_samples": "training samples", "trainer.max_epochs": "epochs"}
 _VAL = "val/mean_error_px"

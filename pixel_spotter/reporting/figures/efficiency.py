@@ -8,8 +8,7 @@ from matplotlib.figure import Figure
 
 from pixel_spotter.reporting.figures import bins
 from pixel_spotter.reporting.figures.drawing import panels, styled
-from pixel_spotter.reporting.groups import Group, by_split
-from pixel_spotter.reporting.section import Section
+from pixel_spotter.reporting.groups import Group, Section, by_split
 
 PHOTONS, BACKGROUNDS = 5, 4
 """So many bins there are along each axis."""

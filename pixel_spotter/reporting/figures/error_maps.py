@@ -14,8 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from pixel_spotter.coordinates import Columns, Size
 from pixel_spotter.metrics import error_by_position, pixels
 from pixel_spotter.reporting.figures.drawing import PLAIN, panels, styled
-from pixel_spotter.reporting.groups import Group, by_split
-from pixel_spotter.reporting.section import Section
+from pixel_spotter.reporting.groups import Group, Section, by_split
 
 ERROR_RANGE_PX = (0.01, 30.0)
 """The colours of every error map span the same range, so that maps compare."""

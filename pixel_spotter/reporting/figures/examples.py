@@ -15,8 +15,7 @@ from pixel_spotter.metrics import errors_px, pixels
 from pixel_spotter.reporting.figures import bins
 from pixel_spotter.reporting.figures.drawing import panels, styled
 from pixel_spotter.reporting.figures.predictions import PREDICTION, Miss, draw_prediction
-from pixel_spotter.reporting.groups import Group, by_split
-from pixel_spotter.reporting.section import Section
+from pixel_spotter.reporting.groups import Group, Section, by_split
 
 SHOWN = 5
 """So many spots of each model are shown."""

@@ -10,8 +10,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from pixel_spotter.reporting.figures.drawing import colours_of, legend, log_scale, panels, styled
-from pixel_spotter.reporting.groups import Group, by_split
-from pixel_spotter.reporting.section import Section
+from pixel_spotter.reporting.groups import Group, Section, by_split
 
 _CAPTION = (
     "Training time against mean error on test positions, both logarithmic; down and left is "

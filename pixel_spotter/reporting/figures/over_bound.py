@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 from pixel_spotter.coordinates import Size, as_size
 from pixel_spotter.reporting.figures import bins
 from pixel_spotter.reporting.figures.drawing import INK, legend, log_scale, panels, styled
-from pixel_spotter.reporting.groups import Group
-from pixel_spotter.reporting.section import Section
+from pixel_spotter.reporting.groups import Group, Section
 
 _FAR_PX = 6.0
 """From here on the frame's edge does not matter."""

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from pixel_spotter.metrics import pixels
 from pixel_spotter.reporting.figures import bins
 from pixel_spotter.reporting.figures.drawing import INK, panels, styled
-from pixel_spotter.reporting.groups import Group, by_split
-from pixel_spotter.reporting.section import Section
+from pixel_spotter.reporting.groups import Group, Section, by_split
 
 BINS = 20
 

@@ -7,8 +7,7 @@ from matplotlib.figure import Figure
 
 from pixel_spotter.reporting.figures import bins
 from pixel_spotter.reporting.figures.drawing import INK, legend, log_scale, panels, styled
-from pixel_spotter.reporting.groups import Group, by_split
-from pixel_spotter.reporting.section import Section
+from pixel_spotter.reporting.groups import Group, Section, by_split
 
 _CAPTION = (
     "Root mean square error per axis against the photons of the spot, both logarithmic, with 95% "

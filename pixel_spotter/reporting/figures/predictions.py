@@ -16,8 +16,7 @@ from pixel_spotter.coordinates import Columns, Size, as_xy, pixel_of
 from pixel_spotter.metrics import errors_px, pixels
 from pixel_spotter.reporting.figures.drawing import panels, styled
 from pixel_spotter.reporting.figures.error_maps import error_map
-from pixel_spotter.reporting.groups import Group, by_split
-from pixel_spotter.reporting.section import Section
+from pixel_spotter.reporting.groups import Group, Section, by_split
 
 WORST = 4
 """So many of a model's worst predictions are shown on each split."""

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from pixel_spotter.reporting.figures import bins
 from pixel_spotter.reporting.figures.drawing import INK, legend, log_scale, panels, styled
 from pixel_spotter.reporting.figures.frontier import write_names
-from pixel_spotter.reporting.groups import Group, by_split, texts
-from pixel_spotter.reporting.section import Section
+from pixel_spotter.reporting.groups import Group, Section, by_split, texts
 
 SPEED = "test_images_per_second"
 
