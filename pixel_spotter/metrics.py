@@ -100,12 +100,10 @@ def _bounds(columns: Columns) -> Tensor:
 
 
 def _bound(columns: Columns) -> Tensor:
-    """Return the root mean square of the Cramér-Rao bounds of both axes."""
     return _bounds(columns).square().nanmean().sqrt()
 
 
 def _efficiency(columns: Columns) -> Tensor:
-    """Return bound over rmse of the answers that have a bound."""
     bounded = _bounds(columns).isfinite()
     return _bound(columns) / _differences(columns)[bounded].square().mean().sqrt()
 
@@ -200,13 +198,12 @@ def figures_of(columns: Mapping[str, Tensor]) -> dict[str, float]:
     exact = {name: column.double() for name, column in columns.items()}
     answered = as_xy(columns).isfinite().all(dim=1)
     there = {name: column[answered] for name, column in exact.items()}
-    known = [figure for figure in FIGURES if exact.keys() >= set(figure.columns)]
     values = {
-        figure.name: figure.compute(there if {*_XY} <= {*figure.columns} else exact)
-        for figure in known
+        one.name: np.asarray(one.compute(there if {*_XY} <= {*one.columns} else exact)).item()
+        for one in FIGURES
+        if exact.keys() >= {*one.columns}
     }
-    found = {k: v.item() if isinstance(v, Tensor) else v for k, v in values.items()}
-    return {name: value for name, value in found.items() if not math.isnan(value)}
+    return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
 def error_by_position(columns: Mapping[str, Tensor], size: Size) -> np.ndarray:

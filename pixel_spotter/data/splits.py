@@ -35,14 +35,12 @@ def _uniform(positions: Tensor, size: Size, counts: Counts, rng: torch.Generator
 
 
 def _quadrant(positions: Tensor, size: Size, counts: Counts, rng: torch.Generator) -> Split:
-    """Test on the lower-right quadrant."""
     (height, width), (x, y) = size, positions.unbind(1)
     held_out = (x >= (width + 1) // 2) & (y >= (height + 1) // 2)
     return _hold_out(positions, held_out, counts, rng)
 
 
 def _border(positions: Tensor, size: Size, counts: Counts, rng: torch.Generator) -> Split:
-    """Test on the outermost ring."""
     (height, width), (x, y) = size, positions.unbind(1)
     held_out = (x == 0) | (x == width - 1) | (y == 0) | (y == height - 1)
     return _hold_out(positions, held_out, counts, rng)
@@ -72,21 +70,15 @@ SPLITS: dict[str, Callable[[Tensor, Size, Counts, torch.Generator], Split]] = {
 
 
 def split_positions(
-    split: str,
-    size: Size,
-    val_fraction: float,
-    test_fraction: float,
-    train_samples: int,
-    seed: int,
+    split: str, size: Size, val_fraction: float, test_fraction: float, train_samples: int, seed: int
 ) -> Split:
     """Share out the positions of an image.
 
     Args:
         split: one of `SPLITS`.
         size: height and width of the image, px.
-        val_fraction: share of all positions that goes to val.
-        test_fraction: share of all positions that goes to test; ``quadrant`` and ``border`` set
-            their own.
+        val_fraction, test_fraction: shares of all positions; ``quadrant`` and ``border`` set their
+            own to test.
         train_samples: how many positions ``iid`` draws for training.
         seed: what the random choices follow from.
     """

@@ -100,10 +100,9 @@ class PointRegressor(L.LightningModule):
 
     def encode(self, image: Tensor) -> Tensor:
         """Turn images (B, 1, H, W), of no other size than the model's, into what the head takes."""
-        if image.shape[1:] != (1, *self.size):
-            raise ValueError(
-                f"expected images (B, 1, {self.size[0]}, {self.size[1]}), got {tuple(image.shape)}"
-            )
+        height, width = self.size
+        if image.shape[1:] != (1, height, width):
+            raise ValueError(f"expected images (B, 1, {height}, {width}), got {tuple(image.shape)}")
         features: Tensor = self.features(image)
         return features.float()
 
@@ -130,9 +129,8 @@ class PointRegressor(L.LightningModule):
         if images.ndim == 2:
             images = images[None]
         if images.ndim != 3 or (images.shape[1:] != self.size and not self.any_size):
-            raise ValueError(
-                f"expected images (N, {self.size[0]}, {self.size[1]}), got {images.shape}"
-            )
+            height, width = self.size
+            raise ValueError(f"expected images (N, {height}, {width}), got {images.shape}")
         scaled = np.issubdtype(images.dtype, np.integer) and not self.in_photons
         white = np.iinfo(images.dtype).max if scaled else 1
         self.eval()
@@ -164,11 +162,8 @@ class PointRegressor(L.LightningModule):
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        loss = self.training_loss(batch.image, batch.truth)
-        self.log(
-            "train/loss", loss, on_epoch=True, on_step=False, batch_size=len(batch.samples),
-            sync_dist=True,
-        )  # fmt: skip
+        loss, count = self.training_loss(batch.image, batch.truth), len(batch.samples)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
         return loss
 
     def on_train_epoch_start(self) -> None:
@@ -196,9 +191,8 @@ class PointRegressor(L.LightningModule):
             raise UserError("there is nothing to train with: set the model's optimizer_factory")
         try:
             optimizer = self.optimizer_factory(self.parameters())
-            if self.scheduler_factory is None:
-                return optimizer
-            return [optimizer], [self.scheduler_factory(optimizer)]
+            made = [self.scheduler_factory(optimizer)] if self.scheduler_factory else []
+            return [optimizer], made
         except (TypeError, ValueError, ArithmeticError) as error:
             raise UserError(f"optim or scheduler: {error}") from error
 

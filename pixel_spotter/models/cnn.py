@@ -40,11 +40,7 @@ class CNNRegressor(PointRegressor):
 
 
 def cnn_trunk(
-    size: Size,
-    channels: Sequence[int],
-    hidden: Sequence[int],
-    dropout: float,
-    pooling: str = "max",
+    size: Size, channels: Sequence[int], hidden: Sequence[int], dropout: float, pooling: str = "max"
 ) -> tuple[nn.Sequential, int]:
     """Return what `CNNRegressor` does before its head, and the width of the features it makes."""
     height, width = (side // 2 ** len(channels) for side in size)

@@ -12,9 +12,6 @@ from pixel_spotter.models.heads import PoolHead
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "none": nn.Identity}
 
-_IMAGE_GAIN = 10.0
-"""So much larger than the coordinates' are the image's first weights."""
-
 
 class CoordConvRegressor(PointRegressor):
     """The regression network of Liu et al. 2018 (arXiv 1807.03247).
@@ -73,7 +70,7 @@ class CoordConvRegressor(PointRegressor):
         A gradient reaches a map's maximum only. Where that is an edge, because of the coordinates,
         nothing is ever learned about the pixel, and the image's centre becomes the answer.
         """
-        first.weight[:, 0] *= _IMAGE_GAIN
+        first.weight[:, 0] *= 10  # the image's: so much larger than the coordinates'
         height, width = self.size
         image = torch.zeros(2, 1, height, width)
         image[1, 0, height // 2, width // 2] = 1

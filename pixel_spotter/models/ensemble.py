@@ -38,9 +38,6 @@ class Answers(PointRegressor):
         spread = (xy_px - mean[:, None]).square().sum(dim=-1).mean(dim=1).sqrt()
         return {**as_columns(mean), "spread_px": spread}
 
-    def count_parameters(self) -> int:
-        return sum(member.count_parameters() for member in self.members)
-
 
 class EnsembleRegressor(Answers):
     """Members of one kind, trained side by side: the same batches, different first weights.
@@ -54,27 +51,20 @@ class EnsembleRegressor(Answers):
     """
 
     def __init__(
-        self,
-        image_size: int | Sequence[int],
-        members: int,
-        member: Callable[[], PointRegressor],
+        self, image_size: int | Sequence[int], members: int, member: Callable[[], PointRegressor]
     ) -> None:
         super().__init__(image_size)
         require_whole("model.members", members, 2)
         made = [member() for _ in range(members)]
         kind = type(made[0])
-        if isinstance(made[0], Answers | SolvedRegressor):
+        if issubclass(kind, Answers | SolvedRegressor):
+            what = "an ensemble itself" if issubclass(kind, Answers) else "solved"
             raise UserError(
-                f"model.member: {kind.__name__} cannot be an ensemble's member: it is "
-                f"{'an ensemble itself' if isinstance(made[0], Answers) else 'solved'}, not "
+                f"model.member: {kind.__name__} cannot be an ensemble's member: it is {what}, not "
                 f"trained from different first weights"
             )
-        hparams = {
-            "image_size": image_size,
-            "members": members,
-            "member_class": class_name(kind),
-            "member_hparams": dict(made[0].hparams),
-        }
+        hparams: dict[str, Any] = {"image_size": image_size, "members": members}
+        hparams |= {"member_class": class_name(kind), "member_hparams": dict(made[0].hparams)}
         self.save_hyperparameters(hparams, logger=False)
         self.assemble(made)
 

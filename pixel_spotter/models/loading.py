@@ -13,9 +13,6 @@ from pixel_spotter.files import read_tensors
 from pixel_spotter.models.base import PointRegressor, class_name, describe
 
 _OURS = ("pixel_spotter.models", "pixel_spotter.data")
-_DATA_OF_0_1 = "pixel_spotter.data.pixels.PixelDataModule"
-"""Its checkpoints name none."""
-
 _ESTIMATORS_OF_0_1 = {
     "pixel_spotter.models.argmax.ArgmaxRegressor": "argmax",
     "pixel_spotter.models.centroid.CentroidRegressor": "centre_of_mass",
@@ -87,7 +84,7 @@ def rebuild_model(
 
 def rebuild_data(described: Mapping[str, Any], trust: Sequence[str] = ()) -> PointData:
     """Rebuild data from what `models.base.describe` has said of them."""
-    name = described.get("data_class", _DATA_OF_0_1)
+    name = described.get("data_class", "pixel_spotter.data.pixels.PixelDataModule")  # as in 0.1
     data: PointData = _find(name, PointData, trust)(**described["hyper_parameters"])
     return data
 

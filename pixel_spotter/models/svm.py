@@ -72,7 +72,7 @@ class SVMRegressor(SolvedRegressor):
         batch = data.batch("train", 0, torch.arange(samples, device=self.device))
         vectors, xy_px = self.encode(batch.image), as_xy(batch.truth, "_true")
         variance = vectors.double().var(unbiased=False)
-        self.head.gamma = (1 / (vectors.shape[1] * variance)).to(vectors)  # gamma="scale"
+        self.head.gamma.data = (1 / (vectors.shape[1] * variance)).to(vectors)  # gamma="scale"
         kernel = self.head.kernel(vectors.double(), vectors.double()).cpu().numpy()
         coefficients = torch.zeros(samples, 2)
         for axis, (target, side) in enumerate(
@@ -83,12 +83,8 @@ class SVMRegressor(SolvedRegressor):
             coefficients[machine.support_, axis] = torch.from_numpy(machine.dual_coef_[0]).float()
             self.head.bias[axis] = float(machine.intercept_[0])
         support = coefficients.any(dim=1).to(vectors.device)
-        self.head.vectors = vectors[support]
-        self.head.coefficients = coefficients.to(vectors)[support]
-
-    def count_parameters(self) -> int:
-        """Return how many numbers the support vectors, coefficients and biases are."""
-        return sum(buffer.numel() for buffer in self.head.buffers())
+        self.head.vectors.data = vectors[support]
+        self.head.coefficients.data = coefficients.to(vectors)[support]
 
 
 class Blur(nn.Module):
@@ -116,10 +112,11 @@ class KernelHead(nn.Module):
         super().__init__()
         self.size = size
         self.name = name
-        self.vectors: Tensor = nn.Buffer(torch.zeros(0, size[0] * size[1]))
-        self.coefficients: Tensor = nn.Buffer(torch.zeros(0, 2))
-        self.bias: Tensor = nn.Buffer(torch.zeros(2))
-        self.gamma: Tensor = nn.Buffer(torch.ones(()))
+        self.vectors = nn.Parameter(torch.zeros(0, size[0] * size[1]))
+        self.coefficients = nn.Parameter(torch.zeros(0, 2))
+        self.bias = nn.Parameter(torch.zeros(2))
+        self.gamma = nn.Parameter(torch.ones(()))
+        self.requires_grad_(False)  # they are solved
         self.register_load_state_dict_pre_hook(_make_room)  # type: ignore[no-untyped-call]
 
     def kernel(self, a: Tensor, b: Tensor) -> Tensor:
@@ -140,4 +137,4 @@ def _make_room(head: KernelHead, state_dict: dict[str, Tensor], prefix: str, *_:
     """Take as many support vectors as a checkpoint brings."""
     for name in ("vectors", "coefficients"):
         if isinstance(saved := state_dict.get(prefix + name), Tensor):
-            setattr(head, name, getattr(head, name).new_empty(saved.shape))
+            getattr(head, name).data = head.bias.new_empty(saved.shape)

@@ -54,9 +54,6 @@ class TrainedRegressor(SolvedRegressor):
         """Return what the model estimates."""
         return self.model.estimate(image)
 
-    def count_parameters(self) -> int:
-        return self.model.count_parameters()
-
     def training_data(self, data: PointData) -> list[PointData]:
         """Return what the model was trained on: nothing is trained here."""
         return self.trained_on

@@ -251,8 +251,8 @@ def render(template: str, report: Report, sections: Sequence[Section], pictures:
     def inlined(name: str) -> str:
         return base64.b64encode((pictures / f"{name}.png").read_bytes()).decode()
 
-    shown = {"report": report, "sections": sections, "inlined": inlined}
-    return _ENVIRONMENT.get_template(template).render(shown)
+    page = _ENVIRONMENT.get_template(template)
+    return page.render(report=report, sections=sections, inlined=inlined)
 
 
 def _span(counts: Sequence[int]) -> str:

@@ -13,6 +13,7 @@ from pixel_spotter.reporting.figures.drawing import colours_of, legend, log_scal
 from pixel_spotter.reporting.groups import Curve, Group, Section, by_split, curves_over, estimate
 
 _SETTINGS = {"data.train_samples": "training samples", "trainer.max_epochs": "epochs"}
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
 _VAL = "val/mean_error_px"
 _CAPTION = (
     "Mean error on validation positions after each epoch, mean over seeds with its 95% interval. "
@@ -86,7 +87,9 @@ def draw(by_panel: Mapping[str, Mapping[str, Curve]], x_label: str, log_x: bool 
     """
     names = list(dict.fromkeys(name for lines in by_panel.values() for name in lines))
     if any("=" in name for name in names):  # settings: by their values, not by the errors
-        names.sort(key=_natural)
+        names.sort(
+            key=lambda name: [float(w) if _NUMBER.match(w) else w for w in _NUMBER.split(name)]
+        )
     colours = colours_of(names)
     width = 3.3 if len(by_panel) > 2 else 4.8
     figure, grid = panels([*by_panel], 3, (width, 0.72 * width), sharey=True)
@@ -113,9 +116,3 @@ def draw(by_panel: Mapping[str, Mapping[str, Curve]], x_label: str, log_x: bool 
     log_scale(grid[0], "y")
     legend(figure, colours)
     return figure
-
-
-def _natural(text: str) -> list[tuple[float, str]]:
-    """Sort numbers inside a text by their values."""
-    words = re.split(r"([\d.]+(?:e[+-]?\d+)?)", text)
-    return [(float(w), "") if k % 2 and w.strip(".") else (0.0, w) for k, w in enumerate(words)]
