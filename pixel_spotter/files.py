@@ -17,9 +17,6 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` to write to; rename it there when all went well.
 
     A process killed at any moment leaves either the old file or the new one under ``path``.
-
-    Raises:
-        OSError: if the folder cannot be written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
@@ -42,11 +39,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
-    """Read a dictionary of tensors and plain values, refusing anything that would run code.
-
-    Raises:
-        UserError: if the file is missing, damaged, holds code or something else.
-    """
+    """Read a dictionary of tensors and plain values; refuse what is none, or would run code."""
     if not path.is_file():
         raise UserError(f"there is no file {path}")
     try:

@@ -24,11 +24,10 @@ _LISTED = 5
 
 
 def write_report(folder: Path) -> Report:
-    """Write a grid's report into its folder.
+    """Write a grid's report into its folder; refuse one without finished runs, or that is damaged.
 
-    ``report.html`` is one file with everything in it; ``report.md`` has its pictures in
-    ``report/``; ``report.csv`` has a row for each model and setting, ``comparison.csv`` for each
-    run. A `UserError` says that no run is finished, or what is damaged.
+    ``report.html`` is one file with all in it; ``report.md`` has its pictures in ``report/``;
+    ``report.csv`` has a row for each model and setting, ``comparison.csv`` for each run.
     """
     report = Report(read_sweep(folder))
     write_text(folder / "comparison.csv", comparison(report.sweep.runs))

@@ -61,13 +61,10 @@ class InUseError(UserError):
 
 @contextmanager
 def owned(path: Path, lock: Path | None = None) -> Iterator[None]:
-    """Keep a run folder, or another path, for this process until the end, however it comes.
+    """Keep a run folder, or another path, for this process until the end; or raise InUseError.
 
     The lock is the operating system's, on the open file ``lock``, ``.lock`` in the folder: it ends
     with the process, and holds on network file systems that support locks at all.
-
-    Raises:
-        InUseError: if another process has it.
     """
     lock = lock or path / LOCK
     lock.parent.mkdir(parents=True, exist_ok=True)

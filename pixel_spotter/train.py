@@ -52,11 +52,7 @@ _TRAINED_ONLY = re.compile(
 
 
 def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
-    """Train, validate and test one model, continuing where an earlier try was interrupted.
-
-    Returns:
-        The content of ``metrics.json``; of a finished run, as it is.
-    """
+    """Train, validate and test one model, or go on with it; return what ``metrics.json`` has."""
     refuse_out_of_range(cfg)
     with _owned(run_dir):
         claim(run_dir, cfg)

@@ -90,8 +90,7 @@ class AroundGrid(Callback):
 def run_cell(run_dir: Path, train: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
     """Train a cell of a grid in its folder, and return its figures.
 
-    One that fails leaves its reason and lets the others run: it returns None, as does one that
-    another process has.
+    One that fails leaves its reason and returns None, as does one that another process has.
     """
     failure = run_dir / runs.FAILURE
     metrics = None
@@ -170,11 +169,7 @@ def _planned(config: DictConfig) -> Cells:
 
 
 def _try(config: DictConfig, cells: Cells) -> dict[str, str]:
-    """Look for what cannot work before the grid starts: return why which cells cannot run.
-
-    Raises:
-        UserError: if none can, or if one has values or processes that no cell can have.
-    """
+    """Look before the grid starts for what cannot work; refuse it, or say why some cells cannot."""
     kinds: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for name, cell in cells.items():
         kinds[_kind(cell)].append(name)
@@ -212,10 +207,7 @@ def _words(cell: dict[str, str]) -> list[str]:
 
 
 def _telling(cells: Cells) -> list[str]:
-    """Pick few cells in which each kind comes up, and each value of each setting.
-
-    Of whole numbers, the least and the greatest tell of those between.
-    """
+    """Pick few cells with each kind and each value; of whole numbers the least and the greatest."""
     has = {name: {*_words(cell), _kind(cell)} for name, cell in cells.items()}
     left = {one for ones in has.values() for one in ones}
     for key in {key for cell in cells.values() for key in cell}:

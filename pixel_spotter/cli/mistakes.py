@@ -104,11 +104,7 @@ def one_line(error: BaseException) -> str:
 
 
 def refuse_unknown_settings(cfg: DictConfig, command: str) -> DictConfig:
-    """Return a command's config, having made sure that it will use all of it.
-
-    Raises:
-        UserError: naming a setting that it would not, and the nearest that it would.
-    """
+    """Return a command's config; refuse what it would not use, naming the nearest that it would."""
     settings = {*known_settings(command), *_ADDED}
     own: Any = OmegaConf.to_container(OmegaConf.load(CONF_DIR / f"{command}.yaml"))
     known = {*(key.partition(".")[0] for key in settings), *map(str, own)}
@@ -247,11 +243,7 @@ def _chosen(command: str, groups: list[str]) -> DictConfig:
 
 
 def instantiate(config: DictConfig, key: str, **arguments: Any) -> Any:
-    """Make what stands under a key of the config, a class and its arguments, from plain values.
-
-    Raises:
-        UserError: if the arguments are not what the constructor takes.
-    """
+    """Make what stands under a key of the config; refuse arguments that it does not take."""
     check_types(config, key)
     try:
         return hydra.utils.instantiate(config, _convert_="all", **arguments)

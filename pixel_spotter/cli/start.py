@@ -47,9 +47,8 @@ OmegaConf.register_new_resolver("conf_file", lambda name: str(CONF_DIR / name), 
 def run_command(command: str, task: Callable[[DictConfig], Any]) -> None:
     """Compose a command's config from the command line and run its task.
 
-    What the user can put right ends in one line on stderr and exit status 1, an interruption in
-    one and status 130. Everything else is a bug and shows its traceback, as does everything under
-    HYDRA_FULL_ERROR=1.
+    What the user can put right ends in one line on stderr and exit status 1, an interruption in one
+    and status 130. Everything else is a bug and shows its traceback, as does HYDRA_FULL_ERROR=1.
     """
     # The processes that distributed training starts inherit what is set here.
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ
@@ -90,11 +89,7 @@ def run_command(command: str, task: Callable[[DictConfig], Any]) -> None:
 
 
 def in_order(arguments: list[str]) -> list[str]:
-    """Return a command's arguments as Hydra takes them: its options first, texts quoted.
-
-    Raises:
-        UserError: if there is an option that Hydra does not have.
-    """
+    """Return a command's arguments as Hydra takes them: options that it has first, texts quoted."""
     parser = get_args_parser()
     parser.exit_on_error = False
     try:
@@ -160,7 +155,7 @@ def make_trainer(cfg: DictConfig, **arguments: Any) -> Trainer:
 
 @rank_zero_only
 def claim(run_dir: Path, cfg: DictConfig) -> None:
-    """Write a run's config into its folder; refuse one that holds a run with other settings."""
+    """Write ``.hydra/`` into a run's folder; refuse one that holds a run with other settings."""
     for unfinished in (run_dir / runs.LAST).parent.glob(".*.tmp.*"):
         unfinished.unlink(missing_ok=True)  # what a killed process was writing
     begun = (run_dir / runs.LAST).is_file() or runs.is_finished(run_dir)
@@ -172,12 +167,16 @@ def claim(run_dir: Path, cfg: DictConfig) -> None:
             if before.get(key) != now.get(key)
         ]
         if changed:
+            how = "; ".join(changed)
             raise UserError(
-                f"{run_dir} holds a run with other settings ({'; '.join(changed)}): choose "
-                f"another name"
+                f"{run_dir} holds a run with other settings ({how}): choose another name"
             )
         return
-    write_config(run_dir, cfg)
+    write_text(run_dir / runs.CONFIG, OmegaConf.to_yaml(cfg))
+    if HydraConfig.initialized():
+        hydra_cfg = HydraConfig.get()
+        write_text(run_dir / runs.HYDRA, OmegaConf.to_yaml({"hydra": hydra_cfg}))
+        write_text(run_dir / runs.OVERRIDES, OmegaConf.to_yaml(hydra_cfg.overrides.task))
 
 
 @rank_zero_only
@@ -190,16 +189,6 @@ def forget(run_dir: Path, log_file: str) -> None:
         files = (path for path in run_dir.rglob("*") if not path.is_dir())
         if {path.relative_to(run_dir).as_posix() for path in files} <= nothing:
             shutil.rmtree(run_dir)
-
-
-@rank_zero_only
-def write_config(run_dir: Path, cfg: DictConfig) -> None:
-    """Write ``.hydra/``."""
-    write_text(run_dir / runs.CONFIG, OmegaConf.to_yaml(cfg))
-    if HydraConfig.initialized():
-        hydra_cfg = HydraConfig.get()
-        write_text(run_dir / runs.HYDRA, OmegaConf.to_yaml({"hydra": hydra_cfg}))
-        write_text(run_dir / runs.OVERRIDES, OmegaConf.to_yaml(hydra_cfg.overrides.task))
 
 
 def _comparable(cfg: Any) -> dict[str, Any]:
@@ -225,10 +214,7 @@ def pick_device(name: str) -> torch.device:
 def text_as_it_is(argument: str, multirun: bool = False) -> str:
     """Quote the value of ``key=value`` for Hydra, if it is a name or path and not quoted yet.
 
-    In a grid, files sweep over what stands between their commas.
-
-    Raises:
-        UserError: if it is a name that cannot be a folder's.
+    In a grid, files sweep over what stands between their commas. Refuses names that no folder has.
     """
     plus_key, equals, value = argument.partition("=")
     key = plus_key.lstrip("+")

@@ -81,10 +81,7 @@ class PixelDataModule(PointData):
 
 
 def shuffled(count: int, samples: int, seed: int, epoch: int) -> Tensor:
-    """Return an epoch's draw of ``samples`` out of ``count`` indices: (samples,), int64.
-
-    Every index comes once before any comes again.
-    """
+    """Return an epoch's draw (samples,) of ``count`` indices, each once before any comes again."""
     rng = generator(seed, "train", epoch)
     rounds = -(-samples // count)
     return torch.cat([torch.randperm(count, generator=rng) for _ in range(rounds)])[:samples]

@@ -72,15 +72,10 @@ SPLITS: dict[str, Callable[[Tensor, Size, Counts, torch.Generator], Split]] = {
 def split_positions(
     split: str, size: Size, val_fraction: float, test_fraction: float, train_samples: int, seed: int
 ) -> Split:
-    """Share out the positions of an image.
+    """Share out the positions of an image, ``size`` (height, width), as one of `SPLITS` does.
 
-    Args:
-        split: one of `SPLITS`.
-        size: height and width of the image, px.
-        val_fraction, test_fraction: shares of all positions; ``quadrant`` and ``border`` set their
-            own to test.
-        train_samples: how many positions ``iid`` draws for training.
-        seed: what the random choices follow from.
+    Fractions are of all positions; ``quadrant`` and ``border`` have a test part of their own, and
+    only ``iid`` draws ``train_samples``.
     """
     for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
         require(0 < fraction < 1, f"data.{name}", "between 0 and 1", fraction)

@@ -68,7 +68,7 @@ class PointRegressor(L.LightningModule):
 
     @classmethod
     def rebuild(cls, hparams: Mapping[str, Any], trust: Sequence[str] = ()) -> Self:
-        """Make the model that a checkpoint's weights go into, from the arguments it has saved.
+        """Make the model of a checkpoint from the arguments that it has saved, without its weights.
 
         Its parts may come from the package, or from modules that the user trusts.
         """
@@ -83,14 +83,9 @@ class PointRegressor(L.LightningModule):
         return self.decode(self.encode(image))
 
     def search(self, size: Size, margin_px: float = 0) -> None:
-        """Take images of this size (height, width), px, from now on, if the model can.
+        """Take images of this size (height, width), px, from now on, or refuse it with a UserError.
 
-        Args:
-            size: of the images.
-            margin_px: no point lies closer to their edge, px: for models that look for it.
-
-        Raises:
-            UserError: if the model takes images of its own size only.
+        No point lies closer to their edge than ``margin_px``: for models that look for it.
         """
         if size != self.size:
             raise UserError(
@@ -114,7 +109,7 @@ class PointRegressor(L.LightningModule):
 
     @torch.inference_mode()
     def predict(self, images: np.ndarray, batch_size: int = 256) -> dict[str, np.ndarray]:
-        """Estimate columns from images in memory.
+        """Estimate columns from images in memory, so many at a time.
 
         Args:
             images: (N, H, W) or (H, W) of the model's size, if it does not take any; in photons if

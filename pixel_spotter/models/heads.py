@@ -26,10 +26,7 @@ class LinearHead(nn.Module):
 
 
 class SoftArgmax(nn.Module):
-    """Turns maps of logits into the ``x`` and ``y`` that their softmax expects.
-
-    The maps, (B, 1, H + 2 margin, W + 2 margin), may be wider than the image on each side.
-    """
+    """Turns logits (B, 1, H + 2 margin, W + 2 margin) into the ``x``, ``y`` of their softmax."""
 
     def __init__(self, size: Size, margin: int = 0) -> None:
         super().__init__()
@@ -42,10 +39,7 @@ class SoftArgmax(nn.Module):
 
 
 class PoolHead(nn.Module):
-    """Makes two maps, with the last convolution, and pools them to unit coordinates.
-
-    The maps' values are coordinates already; their ``max`` or ``mean`` is scaled to ``x``, ``y``.
-    """
+    """Makes two maps of unit coordinates with the last convolution; answers with max or mean."""
 
     def __init__(self, last: nn.Module, size: Size, pooling: str) -> None:
         super().__init__()

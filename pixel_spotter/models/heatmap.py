@@ -65,8 +65,7 @@ class HeatmapRegressor(PointRegressor):
 def js_divergence(maps: Tensor, positions: Tensor, xy_px: Tensor, sigma_px: float) -> Tensor:
     """Return the Jensen-Shannon divergence of maps' softmax from Gaussians, nats: (B,).
 
-    The maps are logits, (B, 1, h, w), at positions (h*w, 2); the Gaussians, around xy_px (B, 2),
-    are normalized over these.
+    Logits (B, 1, h, w) at positions (h*w, 2); Gaussians around xy_px (B, 2), normalized over these.
     """
     log_p = maps.flatten(1).log_softmax(dim=1)
     squared = (positions - xy_px.unsqueeze(1)).square().sum(dim=-1)

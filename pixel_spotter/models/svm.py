@@ -103,7 +103,7 @@ class Blur(nn.Module):
 
 
 class KernelHead(nn.Module):
-    """Weighs the kernels between features (B, D) and support vectors (M, D) to ``x`` and ``y``.
+    """Weighs kernels between features (B, D) and support vectors (M, D) to ``x`` and ``y``.
 
     They are ``rbf``, exp(-gamma |a - b|²), or ``linear``, gamma a.b.
     """

@@ -135,10 +135,7 @@ class Group:
         return estimate(self.runs[key]).mean
 
     def figure(self, key: str) -> Estimate | None:
-        """Return a figure of ``metrics.json``, over seeds, if every run has it.
-
-        What was trained elsewhere has none of its training.
-        """
+        """Return a figure of ``metrics.json`` that all runs have; of training, if it was here."""
         if key.startswith("train_") and self.trained_before:
             return None
         values = [*self.runs.get(key, [])]
@@ -160,9 +157,7 @@ def texts(table: pd.DataFrame, key: str) -> str:
 def group_runs(table: pd.DataFrame, unfinished: Sequence[Unfinished] = ()) -> list[Group]:
     """Put the runs, rows of `Sweep.runs`, together that differ in nothing but their seeds.
 
-    Returns:
-        The groups, by split, the smallest mean error first; on each split the models of which
-        nothing is finished stand last, as groups without runs.
+    Groups come by split, the smallest mean error first, those of which nothing is finished last.
     """
     groups: list[Group] = []
     for model, own in table.groupby("model", sort=False):
@@ -215,9 +210,8 @@ def seen_share(groups: Sequence[Group]) -> str:
 def curves_over(key: str, groups: Sequence[Group]) -> dict[str, Curve]:
     """Return the mean error against a numeric setting: a curve for each model and the rest.
 
-    What the Trainer's settings follow from it (fewer epochs where there are more samples) does not
-    tell curves apart. Models whose runs do not differ in the setting have none. The groups are of
-    one split and have finished runs.
+    Settings of the Trainer that follow from it (fewer epochs with more samples) tell none apart.
+    The groups are of one split and have finished runs.
     """
     texts = pd.Series({group: group.settings.get(key) for group in groups}, dtype=object)
     values = pd.to_numeric(texts, errors="coerce").dropna()
@@ -235,8 +229,7 @@ def curves_over(key: str, groups: Sequence[Group]) -> dict[str, Curve]:
 def _baseline(settings: pd.DataFrame) -> dict[str, str]:
     """Return the settings that most rows have, if there is a row that has all of them.
 
-    An ablation changes one setting at a time: its rows are labelled by what was changed. In a
-    grid of all combinations no value has a majority, and there is no baseline.
+    It is that of an ablation, which changes one at a time: in a grid none has a majority.
     """
     if settings.empty:
         return {}

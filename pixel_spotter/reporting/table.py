@@ -61,12 +61,7 @@ class Sweep(NamedTuple):
 
 
 def read_sweep(folder: Path) -> Sweep:
-    """Read a grid's folder, or a folder of single runs.
-
-    Raises:
-        UserError: if nothing in it is a finished run, or what a run left behind is damaged or
-            not a training run's.
-    """
+    """Read a grid's folder, or one of single runs; refuse it if none is finished, or damaged."""
     plan = runs.read_plan(folder)
     failed = {k: v for k, v in runs.failures(folder).items() if not runs.is_finished(folder / k)}
     rows, states = [], {folder / name: "failed" for name in failed}

@@ -29,8 +29,7 @@ class Verdict(NamedTuple):
 def judge(groups: Sequence[Group]) -> Verdict:
     """Name the trained model with the smallest mean error on its worst split.
 
-    Only splits whose test positions training never saw decide, where there are any; and only
-    models that are finished on all of them are compared.
+    Splits that training never saw decide, if there are any, and models that are finished on them.
     """
     done = [group for group in groups if not group.runs.empty]
     # Splits are unseen where any model is: an ensemble of checkpoints may have seen more.

@@ -18,10 +18,7 @@ log = logging.getLogger("pixel_spotter.epochs")
 
 
 class SeedEachEpoch(Callback):
-    """Restarts the global random stream with every epoch.
-
-    An epoch's dropout then follows from (seed, epoch), also in a run that was interrupted.
-    """
+    """Restarts the random stream with every epoch: dropout follows from (seed, epoch) alone."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed

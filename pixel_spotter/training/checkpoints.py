@@ -29,10 +29,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class KeptCheckpoint(ModelCheckpoint):
-    """One checkpoint file, replaced after every epoch; or after those with the smallest so far.
-
-    Smallest in ``monitor``, a value that the model logs.
-    """
+    """One file, replaced after every epoch, or after those with the smallest ``monitor`` so far."""
 
     def __init__(self, path: Path, monitor: str | None = None) -> None:
         super().__init__(

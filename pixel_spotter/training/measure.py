@@ -39,11 +39,7 @@ def measure(
     run_dir: Path,
     checkpoint: Path | None = None,
 ) -> dict[str, Any]:
-    """Test a model, with a checkpoint's weights or as it is, and keep what it predicts in a folder.
-
-    Returns:
-        What ``metrics.json`` says of any tested model.
-    """
+    """Test a model, keep what it predicts in a folder; return what ``metrics.json`` says of it."""
     watch = Stopwatch()
     trainer.callbacks.append(watch)  # type: ignore[attr-defined]
     trainer.test(model, data, ckpt_path=checkpoint, verbose=False)

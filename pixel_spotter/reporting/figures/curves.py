@@ -52,10 +52,7 @@ def over_settings(groups: Sequence[Group]) -> Iterator[Section]:
 
 
 def learning(groups: Sequence[Group]) -> Iterator[Section]:
-    """Show a panel for each model, with a line for each split, or for each of its settings.
-
-    A model that has several of both has a panel for each setting.
-    """
+    """Show a panel for each model, with a line a split or setting; of both, a panel a setting."""
     several_splits = len(by_split(groups)) > 1
     shown: dict[str, dict[str, Curve]] = {}
     for group in groups:
@@ -81,10 +78,7 @@ def over_seeds(group: Group) -> Curve:
 
 @styled
 def draw(by_panel: Mapping[str, Mapping[str, Curve]], x_label: str, log_x: bool = False) -> Figure:
-    """Draw curves of errors in panels that share a logarithmic axis; errors of 0 are left out.
-
-    With ``log_x`` the other axis is logarithmic too, and each value marked.
-    """
+    """Draw errors but 0 on a logarithmic axis; with ``log_x`` the other is too, values marked."""
     names = list(dict.fromkeys(name for lines in by_panel.values() for name in lines))
     if any("=" in name for name in names):  # settings: by their values, not by the errors
         names.sort(

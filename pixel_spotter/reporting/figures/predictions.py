@@ -31,10 +31,7 @@ _CAPTION = (
 
 
 class Miss(NamedTuple):
-    """One prediction: its image (H, W), truth and prediction xy_px (2,), its error in px.
-
-    Where nothing was found, prediction and error are nan.
-    """
+    """Image (H, W), truth and prediction xy_px (2,), error in px; nan where nothing was found."""
 
     image: Tensor
     xy_true: Tensor
@@ -82,10 +79,7 @@ def _misses(columns: Columns, images: Tensor) -> list[Miss]:
 
 
 def view(xy_true: Tensor, error: float, size: Size) -> tuple[int, int, int, int]:
-    """Return what to show of an image around a truth: left and top pixel, width and height, px.
-
-    All of it, unless there is an error that is too small to be seen there.
-    """
+    """Return which part of an image shows a truth and its error: left, top, width, height, px."""
     height, width = size
     half = max(3, math.ceil(min(2 * error, height)) + 1) if error >= 0 else height
     side = 2 * half + 1
