@@ -6,7 +6,6 @@ if __name__ == "__main__":
     begin("evaluate")  # before anything slow is imported
 
 import inspect
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pixel_spotter import runs
 from pixel_spotter.arguments import check_arguments
-from pixel_spotter.cli.start import claim, make_trainer, run_command
+from pixel_spotter.cli.start import claim, make_trainer, owned, run_command
 from pixel_spotter.errors import UserError
 from pixel_spotter.models.loading import load_model
 from pixel_spotter.training.measure import measure, print_figures
@@ -39,7 +38,7 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
     trainer = make_trainer(cfg, logger=False, enable_checkpointing=False)
-    with runs.owned(run_dir) if trainer.is_global_zero else nullcontext():
+    with owned(run_dir):
         claim(run_dir, cfg)
         metrics = {
             **measure(trainer, model, data, model.training_data(trained_on), run_dir),

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
@@ -142,12 +141,10 @@ def _member_rmse(columns: Columns) -> Tensor:
     return ((errors_px(columns).square() + columns["spread_px"].square()).mean() / 2).sqrt()
 
 
-def _spread_error_correlation(columns: Columns) -> float:
+def _spearman(columns: Columns) -> float:
     """Spearman's rank correlation; none where all spreads or all errors are the same."""
-    spread, error = columns["spread_px"], errors_px(columns)
-    if spread.min() == spread.max() or error.min() == error.max():
-        return float("nan")
-    return float(spearmanr(spread.numpy(), error.numpy()).statistic)
+    pairs = np.stack([columns["spread_px"].numpy(), errors_px(columns).numpy()], axis=1)
+    return float(pd.DataFrame(pairs).corr("spearman")[0][1])
 
 
 _XY = ("x", "y", "x_true", "y_true")
@@ -174,10 +171,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure("coverage_95", "within 1.96 sd", "", share, _SD, lambda c: _covered(c, 1.96)),
     Figure("box_iou", "box IoU", "", plain, _BOX, _box_iou),
     Figure("member_rmse_px", "member rmse", "px", pixels, _SPREAD, _member_rmse),
-    Figure(
-        "spread_error_correlation", "spread-error correlation", "", plain, _SPREAD,
-        _spread_error_correlation,
-    ),
+    Figure("spread_error_correlation", "spread-error correlation", "", plain, _SPREAD, _spearman),
     Figure("found", "found", "", share, ("x", "flag"), lambda c: c["x"].isfinite().double().mean()),
     Figure("flagged", "flagged", "", share, ("flag",), lambda c: (c["flag"] > 0).double().mean()),
     Figure("count", "positions", "", whole, ("x_true",), lambda c: len(c["x_true"])),

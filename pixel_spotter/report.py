@@ -19,8 +19,7 @@ from pixel_spotter.reporting.table import comparison, read_sweep
 SWEEPS = Path("outputs/sweeps")
 PAGE = "report.html"
 
-_LISTED = 5
-"""So many cells are named for each reason on the command line; the page names them all."""
+_LISTED = 5  # so many cells are named for each reason; the page names them all
 
 
 def write_report(folder: Path) -> Report:

@@ -9,7 +9,6 @@ import logging
 import math
 import re
 import sys
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from pixel_spotter import runs
 from pixel_spotter.cli.grid import run_cell
 from pixel_spotter.cli.mistakes import instantiate, refuse_out_of_range
-from pixel_spotter.cli.start import claim, make_trainer, run_command
+from pixel_spotter.cli.start import claim, make_trainer, owned, run_command
 from pixel_spotter.data.base import PointData
 from pixel_spotter.errors import UserError
 from pixel_spotter.files import read_tensors
@@ -32,7 +31,6 @@ from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.loading import load_model, own_modules
 from pixel_spotter.models.solved import SolvedRegressor
 from pixel_spotter.training import callbacks
-from pixel_spotter.training.checkpoints import AtomicCheckpointIO, KeptCheckpoint
 from pixel_spotter.training.measure import measure, print_figures
 
 log = logging.getLogger(__name__)
@@ -54,7 +52,7 @@ _TRAINED_ONLY = re.compile(
 def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     """Train, validate and test one model, or go on with it; return what ``metrics.json`` has."""
     refuse_out_of_range(cfg)
-    with _owned(run_dir):
+    with owned(run_dir):
         claim(run_dir, cfg)
         if runs.is_finished(run_dir):
             metrics = runs.read_metrics(run_dir)
@@ -68,18 +66,14 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
             raise KeyboardInterrupt from end
 
 
-def _owned(run_dir: Path) -> AbstractContextManager[None]:
-    """Keep a run folder for this process, and those that it starts."""
-    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
-    return runs.owned(run_dir) if first else nullcontext()
-
-
 def _train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     data, model = make(cfg, model_name)
     seed, time_limit = callbacks.SeedEachEpoch(cfg.seed), callbacks.TimeLimit(cfg.trainer.max_time)
     best, last = run_dir / runs.BEST, run_dir / runs.LAST
     doing: list[Callback] = [seed, time_limit, callbacks.EpochTable(run_dir)]
+    # last is written after best, and so knows of it
+    kept = callbacks.KeptCheckpoint(best, MONITORED), callbacks.KeptCheckpoint(last)
     watched = cfg.trainer.enable_progress_bar and sys.stdout.isatty()
     if watched:
         doing.append(TQDMProgressBar(refresh_rate=10))
@@ -88,10 +82,9 @@ def _train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     trainer = make_trainer(
         cfg,
         enable_progress_bar=watched,
-        # last is written after best, and so knows of it
-        callbacks=[*doing, KeptCheckpoint(best, MONITORED), KeptCheckpoint(last)],
+        callbacks=[*doing, *kept],
         logger=instantiate(cfg.logger, "logger", save_dir=str(run_dir)),
-        plugins=[AtomicCheckpointIO()],
+        plugins=[callbacks.AtomicCheckpointIO()],
     )
     solved = isinstance(model, SolvedRegressor)
     if solved:
@@ -161,7 +154,7 @@ def refuse_unused(cfg: DictConfig, model: PointRegressor) -> None:
 def dry_run(cfg: DictConfig, run_dir: Path, model_name: str) -> None:
     """Put one batch through training, validation and test, and keep nothing."""
     refuse_out_of_range(cfg)
-    with _owned(run_dir):
+    with owned(run_dir):
         data, model = make(cfg, model_name)
         trainer = make_trainer(cfg, logger=False, enable_checkpointing=False)
         trainer.fit(model, data)

@@ -38,8 +38,7 @@ from pixel_spotter.files import read_tensors
 from pixel_spotter.metrics import figures_of
 from pixel_spotter.models.loading import load_model
 from pixel_spotter.train import print_run, train
-from pixel_spotter.training.callbacks import SeedEachEpoch
-from pixel_spotter.training.checkpoints import AtomicCheckpointIO
+from pixel_spotter.training.callbacks import AtomicCheckpointIO, SeedEachEpoch
 
 FIGURES = [
     *("mean_error_px", "median_error_px", "p95_error_px", "max_error_px", "mse_px2", "rmse_px"),

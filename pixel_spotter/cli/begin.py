@@ -4,12 +4,14 @@ import os
 import signal
 import sys
 
-from pixel_spotter.cli.help import help_if_asked
+from pixel_spotter.cli.help import show_help
 
 
 def begin(command: str) -> None:
     """Answer ``--help``; end after Ctrl-C in one line, also while the rest is being imported."""
-    help_if_asked(command)
+    if {"-h", "--help"} & {*sys.argv[1:]}:
+        show_help(command, sys.argv[1:])
+        sys.exit()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
 

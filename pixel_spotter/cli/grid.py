@@ -30,11 +30,10 @@ log = logging.getLogger(__name__)
 under_way: list["AroundGrid"] = []
 """The grid that this process runs, if it does."""
 
+# What can keep a cell from running: those that have the same in these are tried once.
 _TRIED = re.compile(r"model(\.weights)?|ablation|experiment|trainer(\.devices)?|data\.num_workers")
-"""What can keep a cell from running: those that have the same in these are tried once."""
 
-Cells = dict[str, dict[str, str]]
-"""What a grid sets in each cell, by the names of their folders."""
+Cells = dict[str, dict[str, str]]  # what a grid sets in each, by the names of their folders
 
 
 class AroundGrid(Callback):
@@ -116,7 +115,6 @@ def run_cell(run_dir: Path, train: Callable[[], dict[str, Any]]) -> dict[str, An
 
 
 def _tell_progress(folder: Path) -> None:
-    """Say how many of a grid's cells are done, and how long the others will take."""
     start, planned = _start(folder), runs.read_plan(folder)["cells"]
     done, failed = (
         len([name for name in cells if name in planned or not planned])

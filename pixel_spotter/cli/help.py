@@ -1,7 +1,6 @@
 """What the commands say of themselves, from the comments in ``conf/``; imports next to nothing."""
 
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -25,25 +24,14 @@ _BROUGHT = re.compile(r"^  - /(\w+)@_global_\.\1: (\S+)", flags=re.MULTILINE)
 
 def overview() -> str:
     """Return the help of ``pixel-spotter``."""
-    return "\n".join(
-        [
-            "Find a point in an image, exactly.",
-            "",
-            "usage: pixel-spotter COMMAND [GROUP=CHOICE ...] [KEY=VALUE ...]",
-            "",
-            *(f"  {name:8}  {words}" for name, words in COMMANDS.items()),
-            "",
-            "pixel-spotter COMMAND --help says what each setting means; --version, which version",
-            "this is.",
-        ]
+    commands = "\n".join(f"  {name:8}  {words}" for name, words in COMMANDS.items())
+    return (
+        "Find a point in an image, exactly.\n\n"
+        "usage: pixel-spotter COMMAND [GROUP=CHOICE ...] [KEY=VALUE ...]\n\n"
+        f"{commands}\n\n"
+        "pixel-spotter COMMAND --help says what each setting means; --version, which version\n"
+        "this is."
     )
-
-
-def help_if_asked(command: str) -> None:
-    """Answer ``--help`` on the command line, and end."""
-    if {"-h", "--help"} & {*sys.argv[1:]}:
-        show_help(command, sys.argv[1:])
-        sys.exit()
 
 
 def show_help(command: str, arguments: Sequence[str] = ()) -> None:

@@ -10,7 +10,7 @@ import threading
 import warnings
 from argparse import ArgumentError
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,6 @@ def _interrupted(command: str) -> None:
 
 
 def _quieten() -> None:
-    """Keep what is no news to a user out of the output."""
     # The Trainer says the same things again for each of a grid's cells.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # A full disk is reported once, by the main thread, not by every logger and writer as well.
@@ -151,6 +150,12 @@ def make_trainer(cfg: DictConfig, **arguments: Any) -> Trainer:
     if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
         raise UserError(f"trainer.devices={trainer.num_devices}: this machine has {cores} cores")
     return trainer
+
+
+def owned(run_dir: Path) -> AbstractContextManager[None]:
+    """Keep a run folder for this process, and those that it starts."""
+    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    return runs.owned(run_dir) if first else nullcontext()
 
 
 @rank_zero_only

@@ -15,12 +15,9 @@ from pixel_spotter.randomness import generator
 
 
 class Batch(NamedTuple):
-    """Images, what is true of them, and which samples they are.
+    """Images (B, 1, H, W), float32, what is true of them, and their samples' numbers (B,), int64.
 
-    Args:
-        image: (B, 1, H, W), float32.
-        truth: the columns ``x_true, y_true`` and what else is known, (B,) each, float32.
-        samples: their numbers in the epoch, (B,), int64.
+    The truth has the columns ``x_true, y_true`` and what else is known, (B,) each, float32.
     """
 
     image: Tensor
@@ -104,9 +101,8 @@ class PointData(L.LightningDataModule, ABC):
     def _loader(self, split: str) -> DataLoader[Any]:
         trainer = self.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        numbers = batches(
-            self.counts[split], self.batch_size, rank, world_size, equal=split == "train"
-        )
+        equal = split == "train"
+        numbers = batches(self.counts[split], self.batch_size, rank, world_size, equal)
         return DataLoader(
             [{"split": split, "samples": samples} for samples in numbers],  # type: ignore[arg-type]
             batch_size=None,  # they are batches already
@@ -119,20 +115,13 @@ class PointData(L.LightningDataModule, ABC):
 def batches(
     count: int, batch_size: int, rank: int = 0, world_size: int = 1, equal: bool = False
 ) -> list[Tensor]:
-    """Return the sample numbers 0 .. count-1 in order, a batch at a time.
+    """Return the sample numbers 0 .. count-1 in order, a batch at a time, of the device ``rank``.
 
-    Of several devices, each takes its piece of what would be one device's larger batch: two with
-    batches of 32 see together what one with batches of 64 sees. Noise of consecutive samples
-    stays together (see `randomness.for_samples`).
-
-    Args:
-        count: how many samples.
-        batch_size: samples in a batch, on each device.
-        rank: which device this is.
-        world_size: of how many.
-        equal: whether all devices get the same number of samples in the same number of batches,
-            as training together needs; up to ``world_size - 1`` samples are left out then. If
-            not, one that would get none gets a batch without samples, to go through the same.
+    Each of several devices takes its piece of what would be one's larger batch: two with batches of
+    32 see together what one with batches of 64 sees, and noise of consecutive samples stays
+    together (see `randomness.for_samples`). With ``equal`` they get the same number of samples in
+    the same number of batches, as training together needs; up to ``world_size - 1`` are left out
+    then. If not, one that would get none gets a batch without samples, to go through the same.
     """
     if equal:
         count -= count % world_size

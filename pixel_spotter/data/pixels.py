@@ -45,10 +45,8 @@ class PixelDataModule(PointData):
         require_whole("data.train_samples", train_samples, 1)
         require_whole("data.epoch_samples", 1 if epoch_samples is None else epoch_samples, 1)
         self.save_hyperparameters(logger=False)
-        shared_out = split_positions(
-            split, self.size, val_fraction, test_fraction, train_samples, seed
-        )
-        self.positions: Split = shared_out._replace(train=shared_out.train[:train_samples])
+        parts = split_positions(split, self.size, val_fraction, test_fraction, train_samples, seed)
+        self.positions: Split = parts._replace(train=parts.train[:train_samples])
         self.train_samples = train_samples
         self.counts = {
             "train": train_samples if epoch_samples is None else epoch_samples,

@@ -48,9 +48,7 @@ def _border(positions: Tensor, size: Size, counts: Counts, rng: torch.Generator)
 
 def _iid(positions: Tensor, size: Size, counts: Counts, rng: torch.Generator) -> Split:
     """Draw all parts independently: they overlap."""
-    return Split(
-        *(positions[torch.randint(len(positions), (count,), generator=rng)] for count in counts)
-    )
+    return Split(*(positions[torch.randint(len(positions), (n,), generator=rng)] for n in counts))
 
 
 def _hold_out(positions: Tensor, held_out: Tensor, counts: Counts, rng: torch.Generator) -> Split:

@@ -9,9 +9,8 @@ from pixel_spotter.coordinates import Columns, Size, all_positions, as_columns, 
 class LinearHead(nn.Module):
     """One linear layer from features (B, in_features) to ``x`` and ``y``.
 
-    The layer answers in unit coordinates, which are then scaled to px; or, with ``scale_output``
-    off, in px directly: its outputs and gradients are then tens of times larger than what a
-    freshly initialized network is made for.
+    It answers in unit coordinates, which are then scaled to px; or, with ``scale_output`` off, in
+    px: outputs and gradients are then tens of times larger than a fresh network is made for.
     """
 
     def __init__(self, in_features: int, size: Size, scale_output: bool = True) -> None:

@@ -22,10 +22,8 @@ _ESTIMATORS_OF_0_1 = {
 def load_model(path: str | Path, trust: Sequence[str] = ()) -> tuple[PointRegressor, PointData]:
     """Rebuild the model of a checkpoint, in eval mode, and the data it was trained on.
 
-    Args:
-        path: the file.
-        trust: modules of one's own, or packages of them, whose classes may be built: importing
-            them runs their code. What Pixel Spotter holds is always trusted.
+    Classes of ``trust``, modules of one's own or packages of them, may be built: importing them
+    runs their code. What Pixel Spotter holds is always trusted.
     """
     path = Path(path).expanduser()
     checkpoint = read_tensors(path)

@@ -65,9 +65,9 @@ class ResNet18Regressor(PointRegressor):
 class GreyInput(nn.Module):
     """An RGB input convolution turned into one for a grey image in [0, 1].
 
-    Equals feeding the grey image as all three channels, each normalized as torchvision's ImageNet
-    weights expect. The filters' sum acts on the image. What the normalization subtracts acts on
-    a channel of ones: as a plain bias it would be wrong at the border, where the padding is 0.
+    Equals the grey image in all three channels, each normalized as torchvision's ImageNet weights
+    expect. The filters' sum acts on the image. What the normalization subtracts acts on a channel
+    of ones: as a plain bias it would be wrong at the border, where the padding is 0.
     """
 
     def __init__(self, rgb: nn.Conv2d) -> None:
@@ -89,7 +89,6 @@ class GreyInput(nn.Module):
 
 
 def _load_pretrained(network: ResNet, weights: str) -> None:
-    """Load a torchvision ResNet18 state dict, by name or from a file, into the network."""
     if weights in ResNet18_Weights.__members__:
         state = _fetch(ResNet18_Weights[weights])
     elif Path(weights).is_file():

@@ -21,10 +21,9 @@ class YOLORegressor(PointRegressor):
     cell, as YOLOX (arXiv 2107.08430) has it.
 
     The loss is the focal loss of the objectness, the complete IoU loss of the box, and the squared
-    error of its centre. The true box is a single pixel: two such boxes overlap only where they are
-    less than a pixel apart, so that their IoU alone says nothing about where to go, and little
-    about hits: a box half a pixel off on both axes has an IoU of 1/7. The squared error leads the
-    centre, and is measured in cells, as large as the other two terms; the IoU loss forms the size.
+    error of its centre, in cells. The true box is a single pixel: two such boxes overlap only less
+    than a pixel apart, and half a pixel off on both axes the IoU is 1/7. It forms the size; it is
+    the squared error that leads the centre.
 
     Args:
         image_size: side of the square image, or [height, width], px.

@@ -23,9 +23,7 @@ SPLITS = ("uniform", "quadrant", "border", "iid", "isolated")
 BASELINE = "baseline"
 """The label of the runs whose settings most of a model's runs share."""
 
-
-_NAMED = ("model", "model.estimator", "data.split", "scenario")
-"""What a cell sets and is named by: its model and its split."""
+_NAMED = ("model", "model.estimator", "data.split", "scenario")  # what a cell is named by
 
 
 class Estimate(NamedTuple):
@@ -161,10 +159,9 @@ def group_runs(table: pd.DataFrame, unfinished: Sequence[Unfinished] = ()) -> li
     """
     groups: list[Group] = []
     for model, own in table.groupby("model", sort=False):
-        texts = [{key: _text(value) for key, value in one.items()} for one in own["settings"]]
-        settings = pd.DataFrame(texts, own.index, dtype=object).drop(
-            columns="data.split", errors="ignore"
-        )
+        told = ({k: one[k] for k in one if k != "data.split"} for one in own["settings"])
+        texts = [{key: _text(value) for key, value in one.items()} for one in told]
+        settings = pd.DataFrame(texts, own.index, dtype=object)
         # Runs made before there was a setting have no value: they do not tell themselves apart.
         varying = settings.loc[:, settings.nunique() > 1]
         keys = [own["split"], *(varying[key] for key in varying)]

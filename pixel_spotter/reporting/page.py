@@ -37,12 +37,8 @@ _COST: dict[str, Writes] = {
     "test_images_per_second": ("tested images/s", metrics.whole),
 }
 
-_USUAL = {"test/found": 1.0, "test/flagged": 0.0}
-"""Figures that are left out of tables where all are so."""
-
-_PLACES = ("threads", "device")
-"""What is told of where runs ran, if it differs."""
-
+_USUAL = {"test/found": 1.0, "test/flagged": 0.0}  # not in tables where all are so
+_PLACES = ("threads", "device")  # where runs ran, told if it differs
 _ENDED = {"early_stopping": "stopped early", "max_time": "out of time"}
 
 _TERMS = {
@@ -119,7 +115,6 @@ class Report:
         return runs.by_reason({c.name: ": ".join(filter(None, (c.state, c.reason))) for c in cells})
 
     def _rank(self, group: Group) -> int | None:
-        """Return a group's place on its split, if it has one."""
         own = [other for other in self.done if other.split == group.split]
         return own.index(group) + 1 if group in own else None
 

@@ -16,12 +16,9 @@ MEAN_ERROR = "test/mean_error_px"
 SEEN = "test/seen_in_training"
 SEEDS = ("seed", "data.seed")
 
+# Settings, and groups of them, that a solved model does not use: its ``lr`` is null.
 _STEPWISE = ("optim", "scheduler", "early_stopping", "trainer.max_epochs", "trainer.min_epochs")
-"""Settings, and groups of them, that a solved model does not use: its ``lr`` is null."""
-
-_SCENE = ("data.", "camera.", "psf.")
-"""Groups of settings that a scenario makes."""
-
+_SCENE = ("data.", "camera.", "psf.")  # groups of settings that a scenario makes
 _NEEDED = (
     *(f"test/{name}_error_px" for name in ("mean", "median", "p95", "max")),
     *("test/hit_rate", "test/within_1px", SEEN),

@@ -113,7 +113,6 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _place(row: Mapping[str, Group], best: Group, splits: Sequence[str], among: str) -> str:
-    """Say where the best model stands among the others."""
     alone = among.startswith("1 ")
     elsewhere = listed([f"{row[s].error} on {s}" for s in splits if s != best.split])
     if not elsewhere:

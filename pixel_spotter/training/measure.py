@@ -18,12 +18,8 @@ from pixel_spotter.reporting.figures.drawing import save
 from pixel_spotter.reporting.figures.predictions import run_pictures
 from pixel_spotter.training.callbacks import Stopwatch
 
-_WORST = 8
-"""So many of the worst predictions are kept with their images."""
-
-_SHOWN = 12
-"""So many predictions are drawn over their images, which are kept as well."""
-
+_WORST = 8  # so many of the worst predictions are kept with their images
+_SHOWN = 12  # so many are drawn over their images, which are kept as well
 _PRINTED = (
     *("mean_error_px", "median_error_px", "p95_error_px", "max_error_px", "hit_rate"),
     *("rmse_px", "bound_px", "efficiency", "coverage_68", "coverage_95", "found", "flagged"),

@@ -21,7 +21,7 @@ from pixel_spotter.models.loading import load_model
 from pixel_spotter.models.solved import SolvedRegressor
 from pixel_spotter.simulation.pixels import render_pixels
 from pixel_spotter.train import dry_run, make, train
-from pixel_spotter.training.checkpoints import AtomicCheckpointIO
+from pixel_spotter.training.callbacks import AtomicCheckpointIO
 
 
 def build(choice: str, files: ModelFiles, image_size: str = "32") -> PointRegressor:

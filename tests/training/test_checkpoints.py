@@ -16,7 +16,7 @@ from pixel_spotter.models.cnn import CNNRegressor
 from pixel_spotter.models.loading import load_model, read_weights
 from pixel_spotter.models.resnet import ResNet18Regressor
 from pixel_spotter.train import train
-from pixel_spotter.training.checkpoints import AtomicCheckpointIO
+from pixel_spotter.training.callbacks import AtomicCheckpointIO
 
 
 class Evil:

@@ -81,9 +81,7 @@ def draw(by_panel: Mapping[str, Mapping[str, Curve]], x_label: str, log_x: bool 
     """Draw errors but 0 on a logarithmic axis; with ``log_x`` the other is too, values marked."""
     names = list(dict.fromkeys(name for lines in by_panel.values() for name in lines))
     if any("=" in name for name in names):  # settings: by their values, not by the errors
-        names.sort(
-            key=lambda name: [float(w) if _NUMBER.match(w) else w for w in _NUMBER.split(name)]
-        )
+        names.sort(key=lambda t: [float(w) if _NUMBER.match(w) else w for w in _NUMBER.split(t)])
     colours = colours_of(names)
     width = 3.3 if len(by_panel) > 2 else 4.8
     figure, grid = panels([*by_panel], 3, (width, 0.72 * width), sharey=True)

@@ -53,9 +53,7 @@ def panels(
 
 def legend(figure: Figure, styles: Mapping[str, str | Mapping[str, Any]]) -> None:
     """Name a figure's lines below it, by their colours or all that they are drawn with."""
-    kinds = {
-        k: {"color": style} if isinstance(style, str) else style for k, style in styles.items()
-    }
+    kinds = {k: {"color": s} if isinstance(s, str) else s for k, s in styles.items()}
     lines = [Line2D([], [], label=name, **style) for name, style in kinds.items()]
     columns = max(1, int(figure.get_figwidth() * 10 / (6 + max(map(len, styles)))))
     figure.legend(handles=lines, loc="outside lower center", ncols=columns, frameon=False)

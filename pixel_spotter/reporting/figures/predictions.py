@@ -18,9 +18,7 @@ from pixel_spotter.reporting.figures.drawing import panels, styled
 from pixel_spotter.reporting.figures.error_maps import error_map
 from pixel_spotter.reporting.groups import Group, Section, by_split
 
-WORST = 4
-"""So many of a model's worst predictions are shown on each split."""
-
+WORST = 4  # so many of a model's worst predictions are shown on each split
 TRUTH, PREDICTION = "#30c060", "#ff5030"
 
 _CAPTION = (
@@ -52,8 +50,7 @@ def worst_of(group: Group) -> list[Miss]:
     """Return the largest errors over all seeds, each position once, the worst first."""
     kept = [runs.read_images(folder, runs.WORST) for folder in group.runs["folder"]]
     every = [miss for columns, images in kept if columns for miss in _misses(columns, images)]
-    misses = [miss for miss in every if not math.isnan(miss.error)]
-    misses.sort(key=lambda miss: miss.error)
+    misses = sorted((m for m in every if not math.isnan(m.error)), key=lambda miss: miss.error)
     once = {tuple(pixel_of(miss.xy_true[None])[0].tolist()): miss for miss in misses}
     return sorted(once.values(), key=lambda miss: -miss.error)[:WORST]
 
