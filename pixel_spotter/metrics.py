@@ -116,10 +116,9 @@ def _covered(columns: Columns, deviations: float) -> Tensor:
 def _phase_bias(columns: Columns) -> Tensor:
     """Return the amplitude of the error that repeats with every pixel, root mean square of axes.
 
-    Of each axis it is that of ``a cos(2 pi x_true) + b sin(2 pi x_true)``, fitted to the errors
-    with a constant. From its square is taken what noise alone leaves there: without such a bias,
-    six of ten runs show 0, the others about ``rmse / sqrt(N)``. There is none where the truths do
-    not lie between pixels.
+    Of each axis it is that of ``a cos(2 pi x_true) + b sin(2 pi x_true)``, fitted with a constant,
+    less what noise alone leaves there: without such a bias, six of ten runs show 0, the others
+    about ``rmse / sqrt(N)``. There is none where the truths do not lie between pixels.
     """
     true = as_xy(columns, "_true").double().T[..., None]
     angle = 2 * math.pi * (true - true.round())
@@ -209,8 +208,6 @@ def error_by_position(columns: Mapping[str, Tensor], size: Size) -> np.ndarray:
 
 class Predictions(Metric):
     """Collects columns over an epoch and over all devices, in the order of their samples."""
-
-    full_state_update = False
 
     rows: list[Tensor]
     samples: list[Tensor]

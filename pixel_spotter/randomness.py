@@ -24,15 +24,11 @@ def generator(*names: int | str, device: torch.device | str = "cpu") -> torch.Ge
 def for_samples(
     samples: Tensor, draw: Callable[[int, torch.Generator], Tensor], *names: int | str
 ) -> Tensor:
-    """Draw what each sample has of its own, whichever others are drawn with it.
+    """Draw what each sample has of its own, (B, ...), whichever others are drawn with it.
 
-    Args:
-        samples: their numbers, (B,), int64; fastest where consecutive, in whole blocks.
-        draw: makes the draws of (n) samples, (n, ...), on the generator's device, from it.
-        names: what the random stream is for, e.g. ``seed, "train", epoch, "noise"``.
-
-    Returns:
-        The samples' draws, (B, ...), on the device of ``samples``.
+    The samples' numbers, (B,), int64, are fastest in whole consecutive blocks. ``draw`` makes the
+    draws of so many, (n, ...), from a generator, on its device. Names say what the random stream is
+    for, e.g. ``seed, "train", epoch, "noise"``.
     """
     whole, place = whole_blocks(samples)
     blocks = (whole[::BLOCK] // BLOCK).tolist()

@@ -196,7 +196,6 @@ def _try(config: DictConfig, cells: Cells) -> dict[str, str]:
 
 
 def _kind(cell: dict[str, str]) -> tuple[str, ...]:
-    """Return what of a cell can keep it from running."""
     return tuple(word for word in _words(cell) if _TRIED.fullmatch(word.partition("=")[0]))
 
 

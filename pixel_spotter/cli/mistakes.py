@@ -6,7 +6,6 @@ import inspect
 import re
 import sys
 from contextlib import nullcontext
-from itertools import chain
 from typing import Any
 
 import hydra
@@ -45,28 +44,20 @@ _NOT_INSTALLED = "{0} is not installed: pip install 'pixel-spotter[{0}]'"
 
 _SAID = {
     "OutOfMemoryError": "the device is out of memory; try a smaller batch size",
-    "MemoryError|.*can't allocate memory": (
-        "there is not enough memory; try fewer samples, or a smaller batch or image"
-    ),
+    "MemoryError|.*can't allocate memory": "there is not enough memory; try fewer samples, or a "
+    "smaller batch or image",
     r"MissingMandatoryValue:.*full_key: (\S+)": "{0} is missing: add {0}=...",
-    "TerminatedWorkerError|BrokenProcessPool": (
-        "a process of the grid was killed, maybe for lack of memory: the same command continues; "
-        "hydra.launcher.n_jobs=1 takes less"
-    ),
-    "UncompletedJobError|FailedJobError": (
-        "a job of the grid ended without a result, maybe out of time or memory; what it said is in "
-        ".submitit in the grid's folder: the same command continues"
-    ),
-    ".*Config group override must be a string": (
-        "a group such as logger needs one of its choices, not null"
-    ),
-    ".*Could not determine home directory": (
-        "a path begins with ~ and the name of a user whom this machine does not know"
-    ),
+    "TerminatedWorkerError|BrokenProcessPool": "a process of the grid was killed, maybe for lack "
+    "of memory: the same command continues; hydra.launcher.n_jobs=1 takes less",
+    "UncompletedJobError|FailedJobError": "a job of the grid ended without a result, maybe out of "
+    "time or memory; what it said is in .submitit in the grid's folder: the same command continues",
+    ".*Config group override must be a string": "a group such as logger needs one of its choices, "
+    "not null",
+    ".*Could not determine home directory": "a path begins with ~ and the name of a user whom this "
+    "machine does not know",
     r"ConfigAttributeError:.*is not in struct.*full_key: (\S+)": "{0} is needed: leave out ~{0}",
-    ".*Could not append to config. An item is already at '([^']+)'": (
-        "{0} is a setting already: leave out the + before it"
-    ),
+    ".*Could not append to config. An item is already at '([^']+)'": "{0} is a setting already: "
+    "leave out the + before it",
     ".*Could not find 'hydra/(?:sweeper|launcher)/(optuna|submitit)": _NOT_INSTALLED,
 }
 """What is told of errors, by how their kinds and messages begin."""
@@ -108,9 +99,9 @@ def refuse_unknown_settings(cfg: DictConfig, command: str) -> DictConfig:
     settings = {*known_settings(command), *_ADDED}
     own: Any = OmegaConf.to_container(OmegaConf.load(CONF_DIR / f"{command}.yaml"))
     known = {*(key.partition(".")[0] for key in settings), *map(str, own)}
-    groups = [*chain(*(one.items() for one in own.get("defaults", []) if one != "_self_"))]
-    for key in (group for group, choice in groups if choice and " " not in group):
-        if "_target_" not in cfg.get(key, {}):
+    groups = [one for ones in own.get("defaults", []) if ones != "_self_" for one in ones.items()]
+    for key, choice in groups:
+        if choice and " " not in key and "_target_" not in cfg.get(key, {}):
             raise UserError(f"{key} is needed: leave out ~{key}")
     written = OmegaConf.to_yaml(cfg)
     for key in map(str, cfg):
@@ -197,7 +188,6 @@ def refuse_what_is_not_there(cfg: DictConfig) -> None:
 
 
 def _no_setting(key: str, command: str, cfg: DictConfig | None = None) -> str:
-    """Say that there is no such setting in a config, and which one may be meant."""
     known = known_settings(command)
     groups = [name for name in known if (CONF_DIR / name).is_dir()]
     group, _, word = key.rpartition(".")

@@ -9,8 +9,8 @@ import sys
 import threading
 import warnings
 from argparse import ArgumentError
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,10 @@ def run_command(command: str, task: Callable[[DictConfig], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
     threading.excepthook = _thread_failed
 
-    def guarded(work: Callable[..., Any], *arguments: Any) -> Any:
+    @contextmanager
+    def guarded() -> Iterator[None]:
         try:
-            return work(*arguments)
+            yield
         except KeyboardInterrupt:
             _interrupted(command)
         except Exception as error:
@@ -68,24 +69,20 @@ def run_command(command: str, task: Callable[[DictConfig], Any]) -> None:
                 broken_off.report()
             sys.exit(f"error: {message}")
 
-    def checked(cfg: DictConfig) -> Any:
-        mistakes.refuse_unknown_settings(cfg, command)
-        mistakes.refuse_what_is_not_there(cfg)
-        return task(cfg)
-
     def job(cfg: DictConfig) -> Any:
         _quieten()  # a launcher may run the job in a process of its own
         try:
-            return guarded(checked, cfg)
+            with guarded():
+                mistakes.refuse_unknown_settings(cfg, command)
+                mistakes.refuse_what_is_not_there(cfg)
+                return task(cfg)
         finally:
             forget(Path(HydraConfig.get().runtime.output_dir), f"{command}.log")
 
-    def start() -> None:
+    with guarded():
         begun()
         sys.argv[1:] = in_order(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=command)(job)()
-
-    guarded(start)
 
 
 def in_order(arguments: list[str]) -> list[str]:

@@ -21,8 +21,7 @@ class PixelDataModule(PointData):
         split: one of `splits.SPLITS`: ``uniform``, ``quadrant``, ``border`` or ``iid``.
         train_samples: samples to train on. As many of the training positions, if there are more
             of them; all of them repeatedly, if there are fewer.
-        val_fraction: share of all positions used for validation.
-        test_fraction: share of all positions used for testing.
+        val_fraction, test_fraction: shares of all positions, for validation and to test.
         batch_size, num_workers: see `PointData`.
         seed: what the split and the order of samples follow from.
         epoch_samples: samples drawn in an epoch, every position once before any comes again;

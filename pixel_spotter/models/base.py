@@ -109,16 +109,11 @@ class PointRegressor(L.LightningModule):
 
     @torch.inference_mode()
     def predict(self, images: np.ndarray, batch_size: int = 256) -> dict[str, np.ndarray]:
-        """Estimate columns from images in memory, so many at a time.
+        """Estimate ``x``, ``y``, px, and what else it knows, (N,) each, from images in memory.
 
-        Args:
-            images: (N, H, W) or (H, W) of the model's size, if it does not take any; in photons if
-                the model was trained on such; if not, whole numbers are divided by the largest of
-                their type, others are taken as they are: black is 0, white 1.
-            batch_size: images at a time.
-
-        Returns:
-            ``x``, ``y``, px, and what else the model knows: (N,) each, float32.
+        Images, ``batch_size`` at a time, are (N, H, W) or (H, W) of the model's size, if it does
+        not take any; in photons if the model was trained on such; if not, whole numbers are divided
+        by the largest of their type, others are taken as they are: black is 0, white 1.
         """
         images = np.asarray(images)
         if images.ndim == 2:

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from pixel_spotter.arguments import require, require_whole
 from pixel_spotter.coordinates import Columns, as_columns
-from pixel_spotter.data.base import PointData
 from pixel_spotter.errors import UserError
 from pixel_spotter.models.base import PointRegressor, class_name
 from pixel_spotter.models.loading import describe_model, load_described, rebuild_model
 from pixel_spotter.models.solved import SolvedRegressor
+from pixel_spotter.models.trained import TrainedBefore
 
 
 class Answers(PointRegressor):
@@ -78,7 +78,7 @@ class EnsembleRegressor(Answers):
         return torch.stack([member.training_loss(image, truth) for member in self.members]).sum()
 
 
-class CheckpointEnsemble(Answers, SolvedRegressor):
+class CheckpointEnsemble(Answers, TrainedBefore):
     """Models trained before, of any kind, put together.
 
     Their training positions count as seen: an ensemble of runs with different ``data.seed`` is
@@ -103,13 +103,5 @@ class CheckpointEnsemble(Answers, SolvedRegressor):
         described = [describe_model(model, trained_on) for model, trained_on in loaded]
         hparams = {"image_size": image_size, "checkpoints": described}
         self.save_hyperparameters(hparams, logger=False)
-        self.members_trained_on = [data for _, trained_on in loaded for data in trained_on]
+        self.trained_on = [data for _, trained_on in loaded for data in trained_on]
         self.assemble([model for model, _ in loaded])
-
-    @classmethod
-    def rebuild(cls, hparams: Mapping[str, Any], trust: Sequence[str] = ()) -> Self:
-        return cls(**hparams, trust=trust)
-
-    def training_data(self, data: PointData) -> list[PointData]:
-        """Return what the members were trained on: nothing is trained here."""
-        return self.members_trained_on

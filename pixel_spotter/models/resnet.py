@@ -109,7 +109,6 @@ def _load_pretrained(network: ResNet, weights: str) -> None:
 
 
 def _fetch(weights: ResNet18_Weights) -> dict[str, Tensor]:
-    """Read a published state dict from the torch hub cache, downloading it there if need be."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)
     try:

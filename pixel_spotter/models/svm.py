@@ -75,11 +75,10 @@ class SVMRegressor(SolvedRegressor):
         self.head.gamma.data = (1 / (vectors.shape[1] * variance)).to(vectors)  # gamma="scale"
         kernel = self.head.kernel(vectors.double(), vectors.double()).cpu().numpy()
         coefficients = torch.zeros(samples, 2)
-        for axis, (target, side) in enumerate(
-            zip(to_unit(xy_px, self.size).T.cpu(), reversed(self.size), strict=True)
-        ):
+        targets = to_unit(xy_px, self.size).T.cpu().numpy()
+        for axis, side in enumerate(reversed(self.size)):
             machine = SVR(kernel="precomputed", C=self.cost, epsilon=2 * self.tolerance_px / side)
-            machine.fit(kernel, target.numpy())
+            machine.fit(kernel, targets[axis])
             coefficients[machine.support_, axis] = torch.from_numpy(machine.dual_coef_[0]).float()
             self.head.bias[axis] = float(machine.intercept_[0])
         support = coefficients.any(dim=1).to(vectors.device)

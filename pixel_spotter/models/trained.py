@@ -11,7 +11,20 @@ from pixel_spotter.models.loading import describe_model, load_described
 from pixel_spotter.models.solved import SolvedRegressor
 
 
-class TrainedRegressor(SolvedRegressor):
+class TrainedBefore(SolvedRegressor):
+    """What answers with models of checkpoints: it counts as trained on what these were."""
+
+    trained_on: list[PointData]
+
+    @classmethod
+    def rebuild(cls, hparams: Mapping[str, Any], trust: Sequence[str] = ()) -> Self:
+        return cls(**{**hparams, "trust": trust})
+
+    def training_data(self, data: PointData) -> list[PointData]:
+        return self.trained_on
+
+
+class TrainedRegressor(TrainedBefore):
     """Answers with the model of a checkpoint.
 
     Args:
@@ -46,14 +59,6 @@ class TrainedRegressor(SolvedRegressor):
         self.model = model
         self.features = nn.ModuleDict({"model": model})
 
-    @classmethod
-    def rebuild(cls, hparams: Mapping[str, Any], trust: Sequence[str] = ()) -> Self:
-        return cls(**hparams, trust=trust)
-
     def estimate(self, image: Tensor) -> Columns:
         """Return what the model estimates."""
         return self.model.estimate(image)
-
-    def training_data(self, data: PointData) -> list[PointData]:
-        """Return what the model was trained on: nothing is trained here."""
-        return self.trained_on

@@ -26,8 +26,7 @@ FIGURES = [
 ]
 """The pictures, in the order in which they are shown."""
 
-Writes = tuple[str, Callable[..., str]]
-"""What a table calls a figure, and how it writes one."""
+Writes = tuple[str, Callable[..., str]]  # what a table calls a figure, and how it writes one
 
 _COST: dict[str, Writes] = {
     "epochs": ("epochs", metrics.whole),
@@ -146,7 +145,6 @@ class Report:
         return [*found, self._made(), Section("Terms", terms=self._terms())]
 
     def _overview(self, splits: Sequence[str]) -> Section:
-        """Show a line for each model: its error on every split, and what it costs."""
         table: dict[str, dict[str, Group]] = {}
         for group in [*self.done, *self.groups]:
             table.setdefault(group.variant, {})[group.split] = group
@@ -170,7 +168,6 @@ class Report:
         return Section("Overview", caption, head=head, rows=rows)
 
     def _ranking(self, split: str) -> Section:
-        """Show all figures of a split's groups, the smallest mean error first, the open last."""
         table, columns = self.sweep.runs, self.columns()
         columns.pop("test/count", None)  # the note says it
         places = [key for key in _PLACES if len(set(table.get(key, []))) > 1]
@@ -189,7 +186,6 @@ class Report:
         return Section("Ranking", caption, split, self._protocol(split), head, rows)
 
     def _protocol(self, split: str) -> str:
-        """Say how many test positions there are, and whether training had seen them."""
         done = [group for group in self.done if group.split == split]
         if not done:
             return "Nothing finished yet."
@@ -214,9 +210,8 @@ class Report:
     def _terms(self) -> dict[str, str]:
         """Explain what stands in the report: of splits and figures of spots, those that it has."""
         titles = {title.partition(" (")[0] for title, _ in self.columns().values()}
-        here = {*by_split(self.groups), *titles}
-        absent = {*grouping.SPLITS, *_SPOT_TERMS} - here
-        terms = {**_TERMS, **_SPOT_TERMS}
+        absent = {*grouping.SPLITS, *_SPOT_TERMS} - {*by_split(self.groups), *titles}
+        terms = _TERMS | _SPOT_TERMS
         return {term: meaning for term, meaning in terms.items() if term not in absent}
 
     def _made(self) -> Section:
@@ -262,7 +257,6 @@ def _states(cells: Sequence[Unfinished]) -> str:
 
 
 def _entry(group: Group | None, key: str, write: Callable[..., str]) -> Entry:
-    """Write a figure of a group; nothing where it has none."""
     mean, half = (group and group.figure(key)) or (None, None)
     if mean is None:
         return Entry()
@@ -280,7 +274,6 @@ def _seeds(group: Group) -> Entry:
 
 
 def _as_markdown(text: object) -> str:
-    """Write a text so that Markdown shows it as it is."""
     plain = str(text).replace("&", "&amp;").replace("<", "&lt;")
     plain = re.sub(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)", r"\\\g<0>", plain)
     return plain.replace("\n", "<br>")

@@ -42,9 +42,9 @@ class Sweep(NamedTuple):
     """A grid's folder as it stands.
 
     Args:
-        runs: a row for each finished run: all of its ``metrics.json``, and its ``cell`` (the
-            folder's name), ``folder``, the ``settings`` it used without the seeds, ``seeds`` as
-            one text, ``overrides`` and ``predictions`` (`Columns`).
+        runs: a row for each finished run: all of its ``metrics.json``, its ``cell`` (the folder's
+            name), ``folder``, the ``settings`` it used but ``seeds``, which are one text, and its
+            ``overrides`` and ``predictions`` (`Columns`).
         unfinished: the cells that have no figures, those that failed first.
         commands: the overrides of every command that ran the grid.
         repeated: the folders left out because their settings and seeds are another run's.

@@ -125,7 +125,6 @@ def _place(row: Mapping[str, Group], best: Group, splits: Sequence[str], among: 
 
 
 def _rival(best: Group, second: Group) -> str:
-    """Compare the best model with the next, where each does worst, seed by seed."""
     time = f"in {seconds(second.mean('train_seconds'))} s"
     time = "trained before" if second.trained_before else time
     line = f"Next is {second.variant} with {second.error} on {second.split}, {time}"

@@ -61,8 +61,7 @@ def show_error(axes: Axes, error: np.ndarray) -> AxesImage:
 @styled
 def error_map(columns: Columns, size: Size, title: str) -> Figure:
     """Draw the error at every tested position; positions without one stay grey."""
-    figure = Figure(figsize=(5.2, 4.6))
-    axes = figure.subplots()
+    figure, (axes,) = panels([""], 1, (5.2, 4.6))
     picture = show_error(axes, error_by_position(columns, size))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(6, integer=True))
