@@ -14,10 +14,7 @@ from pixel_spotter.errors import UserError
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` to write to; rename it there when all went well.
-
-    A process killed at any moment leaves either the old file or the new one under ``path``.
-    """
+    """Give a temporary path beside ``path`` to write to; rename it, whole, if all went well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:

@@ -1,7 +1,4 @@
-"""Predictions in, figures of merit out.
-
-To add a figure, add its entry to `FIGURES`: every log, file, table and page then has it.
-"""
+"""Predictions in, figures of merit out: what has an entry in `FIGURES` is in all that is shown."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -99,7 +99,7 @@ def _train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     epochs, seconds = trainer.current_epoch, time_limit.time_elapsed("train")
     ended = "max_time" if time_limit.ran_out and epochs < cfg.trainer.max_epochs else "max_epochs"
     stop = trainer.early_stopping_callback
-    if isinstance(stop, callbacks.StopEarly) and stop.patience_ran_out:
+    if stop is not None and stop.wait_count >= stop.patience:
         ended = "early_stopping"
     log.info("ended by %s after %d epochs, %.1f s of training", ended, epochs, seconds)
     trainer.validate(model, data, ckpt_path=best, verbose=False)

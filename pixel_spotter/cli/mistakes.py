@@ -29,10 +29,7 @@ _ADDED = {
     *("trainer.accumulate_grad_batches", "trainer.sync_batchnorm", "trainer.num_nodes"),
     *("trainer.benchmark", "trainer.detect_anomaly"),
 }
-"""Arguments of the Trainer that may be given beside those in ``conf/trainer/``.
-
-The others would be overruled, or leave nothing to measure (``limit_val_batches=0``).
-"""
+"""Trainer's arguments beside those in ``conf/trainer/``; others are overruled, or measure nothing."""
 
 _TESTING = {
     *("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic"),
@@ -89,9 +86,8 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
         text += f"\n{str(error.__cause__).splitlines()[0]}"
     lines = [line.strip() for line in text.splitlines()]
-    return " ".join(
-        one for one in lines if one and not one.startswith(("full_key:", "object_type="))
-    )
+    told = (one for one in lines if one and not one.startswith(("full_key:", "object_type=")))
+    return " ".join(told)
 
 
 def refuse_unknown_settings(cfg: DictConfig, command: str) -> DictConfig:
@@ -193,8 +189,7 @@ def _no_setting(key: str, command: str, cfg: DictConfig | None = None) -> str:
     group, _, word = key.rpartition(".")
     if key in _ADDED and (command == "train" or word in _TESTING):
         return f"{key} has no value here yet: write it with a plus, +{key}=..."
-    forbidden = {*inspect.signature(Trainer).parameters} - {*known}
-    if group == "trainer" and word in forbidden:
+    if group == "trainer" and word in {*inspect.signature(Trainer).parameters} - {*known}:
         return (
             f"{key} is not for use here: it would be overruled, or leave nothing to measure; "
             f"trainer.fast_dev_run=true is a quick try"

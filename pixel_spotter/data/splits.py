@@ -1,7 +1,4 @@
-"""How positions are shared out between train, val and test.
-
-To add a split, write its function and add its entry to `SPLITS`.
-"""
+"""How positions are shared out between train, val and test: by one of `SPLITS`."""
 
 import math
 from collections.abc import Callable

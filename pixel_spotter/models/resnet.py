@@ -76,8 +76,7 @@ class GreyInput(nn.Module):
         self.conv = nn.Conv2d(
             2, like.out_channels, like.kernel_size, like.stride, like.padding, bias=False
         )
-        mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
-        std = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
         with torch.no_grad():
             on_image = (rgb.weight / std).sum(1)
             on_ones = -(rgb.weight * mean / std).sum(1)

@@ -93,10 +93,7 @@ def judge(groups: Sequence[Group]) -> Verdict:
 
 
 def paired(one: Group, other: Group) -> list[float]:
-    """Return by how much the errors of the first are larger, px, for each seed of both.
-
-    Equal seeds stand for equal positions and samples: what makes them hard for both cancels.
-    """
+    """Return by how much the first errs more, px, for each seed (equal positions) of both."""
     errors = [group.runs.groupby("seeds")[MEAN_ERROR].mean() for group in (one, other)]
     return [float(value) for value in (errors[0] - errors[1]).dropna()]
 

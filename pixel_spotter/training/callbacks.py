@@ -34,14 +34,9 @@ class SeedEachEpoch(Callback):
 class StopEarly(EarlyStopping):
     """Stops a run without progress, and a continued one that had stopped already."""
 
-    @property
-    def patience_ran_out(self) -> bool:
-        """Tell whether the run was stopped."""
-        return self.wait_count >= self.patience
-
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        trainer.should_stop = self.patience_ran_out
+        trainer.should_stop = self.wait_count >= self.patience
 
 
 class TimeLimit(Timer):

@@ -91,10 +91,7 @@ def _draw_split(axes: Axes, groups: Sequence[Group], colours: Mapping[str, str])
 
 
 def write_names(axes: Axes, points: Sequence[Point]) -> None:
-    """Write each name where it is free of markers, lines and other names, and lead a line to it.
-
-    A name that finds no such place within the axes is left out: the colours are named below.
-    """
+    """Write each name that has a place free of all else in the axes, and lead a line to it."""
     ends = [pair for line in axes.lines for pair in pairwise(np.asarray(line.get_xydata()))]
     taken = [Bbox(axes.transData.transform(pair)).padded(2) for pair in ends]
     markers = [axes.transData.transform(marker.get_offsets()) for marker in axes.collections]
