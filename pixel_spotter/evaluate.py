@@ -40,10 +40,8 @@ def evaluate(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     trainer = make_trainer(cfg, logger=False, enable_checkpointing=False)
     with owned(run_dir):
         claim(run_dir, cfg)
-        metrics = {
-            **measure(trainer, model, data, model.training_data(trained_on), run_dir),
-            "checkpoint": str(path),
-        }
+        metrics = measure(trainer, model, data, model.training_data(trained_on), run_dir)
+        metrics["checkpoint"] = str(path)
         if trainer.is_global_zero:
             runs.write_metrics(run_dir, metrics)
     return metrics

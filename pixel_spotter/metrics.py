@@ -32,11 +32,8 @@ def small(value: float, digits: int) -> str:
     return f"{value:,.{digits}f}" if value > least / 2 else f"<{least:.{digits}f}"
 
 
-share: Callable[..., str] = "{:.1%}".format
-"""Write a fraction in per cent."""
-
-whole: Callable[..., str] = "{:,.0f}".format
-"""Write a count."""
+share: Callable[..., str] = "{:.1%}".format  # writes a fraction in per cent
+whole: Callable[..., str] = "{:,.0f}".format  # writes a count
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-BLOCK = 32
-"""So many consecutive samples share a generator."""
+BLOCK = 32  # so many consecutive samples share a generator
 
 
 def derive_seed(*names: int | str) -> int:

@@ -43,16 +43,14 @@ FREE_SETTINGS = (
 """Settings, and groups of them, that do not change what a run finds."""
 
 _CLOSED_FORM = "pixel_spotter.models.closed_form.ClosedForm"
-_CLASSES_OF_0_1 = {
+_CLASSES_OF_0_1 = {  # what configs called classes that have moved since
     "pixel_spotter.data.PixelDataModule": "pixel_spotter.data.pixels.PixelDataModule",
     "pixel_spotter.callbacks.StopEarly": "pixel_spotter.training.callbacks.StopEarly",
     "pixel_spotter.models.argmax.ArgmaxRegressor": _CLOSED_FORM,
     "pixel_spotter.models.centroid.CentroidRegressor": _CLOSED_FORM,
 }
-"""What configs called classes that have moved since: the runs are still of one kind."""
 
-_GROUPS = ("${optim}", "${scheduler}")
-"""What models' configs repeated, and those of one's own still may: compared where it stands."""
+_GROUPS = ("${optim}", "${scheduler}")  # repeated by models' configs: compared where they stand
 
 
 class InUseError(UserError):

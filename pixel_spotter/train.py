@@ -37,16 +37,14 @@ log = logging.getLogger(__name__)
 
 MONITORED = "val/mean_error_px"
 
-_NEEDED = {
+_NEEDED = {  # settings that are of no use without another
     "early_stopping.min_delta": "early_stopping.patience",
     "trainer.gradient_clip_algorithm": "trainer.gradient_clip_val",
 }
-"""Settings that are of no use without another."""
 
-_TRAINED_ONLY = re.compile(
+_TRAINED_ONLY = re.compile(  # settings that are of no use to a model that is solved
     r"optim|scheduler|early_stopping|trainer\.(max_epochs|min_epochs|gradient_clip|accumulate)"
 )
-"""Settings that are of no use to a model that is solved."""
 
 
 def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:

@@ -29,17 +29,16 @@ _ADDED = {
     *("trainer.accumulate_grad_batches", "trainer.sync_batchnorm", "trainer.num_nodes"),
     *("trainer.benchmark", "trainer.detect_anomaly"),
 }
-"""Trainer's arguments beside those in ``conf/trainer/``; others are overruled, or measure nothing."""
+"""Arguments of the Trainer beside ``conf/trainer/``'s: others may leave nothing to measure."""
 
-_TESTING = {
+_TESTING = {  # arguments of the Trainer that a test uses: the others are for training
     *("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic"),
     *("benchmark", "enable_progress_bar"),
 }
-"""Arguments of the Trainer that a test uses: the others are for training."""
 
 _NOT_INSTALLED = "{0} is not installed: pip install 'pixel-spotter[{0}]'"
 
-_SAID = {
+_SAID = {  # what is told of errors, by how their kinds and messages begin
     "OutOfMemoryError": "the device is out of memory; try a smaller batch size",
     "MemoryError|.*can't allocate memory": "there is not enough memory; try fewer samples, or a "
     "smaller batch or image",
@@ -57,7 +56,6 @@ _SAID = {
     "leave out the + before it",
     ".*Could not find 'hydra/(?:sweeper|launcher)/(optuna|submitit)": _NOT_INSTALLED,
 }
-"""What is told of errors, by how their kinds and messages begin."""
 
 
 def user_message(error: BaseException, command: str = "train") -> str | None:
@@ -122,7 +120,7 @@ def refuse_unknown_settings(cfg: DictConfig, command: str) -> DictConfig:
     return cfg
 
 
-_LEAST = {
+_LEAST = {  # whole numbers, and the least of each, which no constructor looks at in time
     "seed": 0,
     "trainer.max_epochs": 1,
     "trainer.min_epochs": 1,
@@ -132,7 +130,6 @@ _LEAST = {
     "early_stopping.patience": 1,
     "scheduler.T_max": 1,
 }
-"""Whole numbers, and the least that each may be, which no constructor looks at in time."""
 
 
 def refuse_out_of_range(cfg: DictConfig) -> None:

@@ -56,10 +56,8 @@ class PointData(L.LightningDataModule, ABC):
         require_whole("data.batch_size", batch_size, 1)
         require_whole("data.num_workers", num_workers, 0)
         require_whole("data.seed", seed, 0)
-        self.size = size
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.seed = seed
+        self.size, self.seed = size, seed
+        self.batch_size, self.num_workers = batch_size, num_workers
 
     @abstractmethod
     def truth(self, split: str, epoch: int, samples: Tensor) -> Columns:

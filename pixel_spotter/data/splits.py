@@ -20,8 +20,7 @@ class Split(NamedTuple):
     test: Tensor
 
 
-Counts = tuple[int, int, int]
-"""How many positions of each part the settings ask for, where a split does not say so itself."""
+Counts = tuple[int, int, int]  # of each part, that settings ask for; a split may have its own
 
 
 def _uniform(positions: Tensor, size: Size, counts: Counts, rng: torch.Generator) -> Split:

@@ -31,9 +31,8 @@ class PointRegressor(L.LightningModule):
     * ``head``: features -> columns, (B,) each. Always runs in float32: with bfloat16's eight bits
       of mantissa a coordinate near 50 is rounded by up to 0.125 px.
 
-    Where the mean squared error is not what it should learn from, it overrides `training_loss`.
-    It saves its constructor's arguments with ``save_hyperparameters``, so that checkpoints name
-    them.
+    It overrides `training_loss`, where it learns by another, and saves its constructor's arguments
+    with ``save_hyperparameters``, so that checkpoints name them.
 
     Args:
         image_size: side of the square image, or [height, width], px.
@@ -57,8 +56,7 @@ class PointRegressor(L.LightningModule):
     ) -> None:
         super().__init__()
         self.size = as_size(image_size)
-        self.optimizer_factory = optimizer
-        self.scheduler_factory = scheduler
+        self.optimizer_factory, self.scheduler_factory = optimizer, scheduler
         self.name = type(self).__module__.rpartition(".")[2]
         self.in_photons = False
         self.trained_before: list[PointData] = []
@@ -68,10 +66,7 @@ class PointRegressor(L.LightningModule):
 
     @classmethod
     def rebuild(cls, hparams: Mapping[str, Any], trust: Sequence[str] = ()) -> Self:
-        """Make the model of a checkpoint from the arguments that it has saved, without its weights.
-
-        Its parts may come from the package, or from modules that the user trusts.
-        """
+        """Make a checkpoint's model, without its weights, of parts of ours or in ``trust``."""
         return cls(**hparams)
 
     def forward(self, image: Tensor) -> Tensor:

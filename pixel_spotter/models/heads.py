@@ -16,8 +16,7 @@ class LinearHead(nn.Module):
     def __init__(self, in_features: int, size: Size, scale_output: bool = True) -> None:
         super().__init__()
         self.linear = nn.Linear(in_features, 2)
-        self.size = size
-        self.scale_output = scale_output
+        self.size, self.scale_output = size, scale_output
 
     def forward(self, features: Tensor) -> Columns:
         output = self.linear(features)
@@ -42,9 +41,7 @@ class PoolHead(nn.Module):
 
     def __init__(self, last: nn.Module, size: Size, pooling: str) -> None:
         super().__init__()
-        self.last = last
-        self.size = size
-        self.pooling = pooling
+        self.last, self.size, self.pooling = last, size, pooling
 
     def forward(self, features: Tensor) -> Columns:
         values = self.last(features).flatten(2)
@@ -92,9 +89,7 @@ class BestBox(nn.Module):
 
     def __init__(self, size: Size, stride: int, box_px: float) -> None:
         super().__init__()
-        self.size = size
-        self.stride = stride
-        self.box_px = box_px
+        self.size, self.stride, self.box_px = size, stride, box_px
         self.cells = (-(-size[0] // stride), -(-size[1] // stride))
         centres = (all_positions(self.cells) + 0.5) * stride - 0.5
         self.centres = nn.Buffer(centres, persistent=False)

@@ -43,8 +43,7 @@ class HeatmapRegressor(PointRegressor):
         require(min(channels, default=1) >= 1, "model.channels", "widths of at least 1", channels)
         require(js_weight >= 0, "model.js_weight", "at least 0", js_weight)
         require(sigma_px > 0, "model.sigma_px", "more than 0", sigma_px)
-        self.js_weight = js_weight
-        self.sigma_px = sigma_px
+        self.js_weight, self.sigma_px = js_weight, sigma_px
         reach = len(channels) + 1  # px that a point's response spreads to each side
         layers: list[nn.Module] = [nn.ZeroPad2d(2 * reach)]
         for before, after in zip([1, *channels], [*channels, 1], strict=True):

@@ -1,7 +1,5 @@
 """The base of models without gradient descent."""
 
-from typing import Any
-
 from pixel_spotter.data.base import Batch, PointData
 from pixel_spotter.models.base import PointRegressor
 
@@ -21,8 +19,7 @@ class SolvedRegressor(PointRegressor):
 
     def on_train_start(self) -> None:
         if self.current_epoch == 0:  # a continued run has brought its solution along
-            trainer: Any = self.trainer
-            self.solve(trainer.datamodule)
+            self.solve(self.trainer.datamodule)  # type: ignore[attr-defined]
         self.trainer.should_stop = self.current_epoch > 0
 
     def on_train_epoch_start(self) -> None:

@@ -52,9 +52,7 @@ class SVMRegressor(SolvedRegressor):
         require(fits, "model.blur_px", f"at least 0, and here at most {largest:.3g}", blur_px)
         require(cost > 0, "model.cost", "more than 0", cost)
         require(tolerance_px >= 0, "model.tolerance_px", "at least 0", tolerance_px)
-        self.cost = cost
-        self.tolerance_px = tolerance_px
-        self.memory_gib = memory_gib
+        self.cost, self.tolerance_px, self.memory_gib = cost, tolerance_px, memory_gib
         self.features = nn.Sequential(Blur(blur_px), nn.Flatten())
         self.head = KernelHead(self.size, kernel)
 
@@ -109,8 +107,7 @@ class KernelHead(nn.Module):
 
     def __init__(self, size: Size, name: str) -> None:
         super().__init__()
-        self.size = size
-        self.name = name
+        self.size, self.name = size, name
         self.vectors = nn.Parameter(torch.zeros(0, size[0] * size[1]))
         self.coefficients = nn.Parameter(torch.zeros(0, 2))
         self.bias = nn.Parameter(torch.zeros(2))

@@ -20,9 +20,7 @@ from pixel_spotter.reporting.table import MEAN_ERROR, SEEN, Unfinished, is_figur
 SPLITS = ("uniform", "quadrant", "border", "iid", "isolated")
 """The order in which splits are shown, and the first of the scenarios; others come after them."""
 
-BASELINE = "baseline"
-"""The label of the runs whose settings most of a model's runs share."""
-
+BASELINE = "baseline"  # the label of the runs whose settings most of a model's runs share
 _NAMED = ("model", "model.estimator", "data.split", "scenario")  # what a cell is named by
 
 

@@ -19,12 +19,11 @@ SEEDS = ("seed", "data.seed")
 # Settings, and groups of them, that a solved model does not use: its ``lr`` is null.
 _STEPWISE = ("optim", "scheduler", "early_stopping", "trainer.max_epochs", "trainer.min_epochs")
 _SCENE = ("data.", "camera.", "psf.")  # groups of settings that a scenario makes
-_NEEDED = (
+_NEEDED = (  # what a training run's ``metrics.json`` must hold for a report
     *(f"test/{name}_error_px" for name in ("mean", "median", "p95", "max")),
     *("test/hit_rate", "test/within_1px", SEEN),
     *("epochs", "parameters", "train_seconds", "train_images_per_second"),
 )
-"""What a training run's ``metrics.json`` must hold for a report."""
 
 
 class Unfinished(NamedTuple):
@@ -131,8 +130,7 @@ def _read_run(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder / runs.PREDICTIONS} does not fit {runs.METRICS} beside it")
     settings = runs.settings_of(runs.read_yaml(folder / runs.CONFIG, dict))
     if "scenario" in overrides:  # its name stands for them
-        follow = [key for key in settings if key.startswith(_SCENE) and key not in overrides]
-        settings = {key: value for key, value in settings.items() if key not in (*follow,)}
+        settings = {k: v for k, v in settings.items() if k in overrides or not k.startswith(_SCENE)}
     return {
         "cell": folder.name,
         **metrics,

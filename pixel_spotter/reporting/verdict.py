@@ -7,8 +7,7 @@ from pixel_spotter.metrics import small, whole
 from pixel_spotter.reporting.groups import Estimate, Group, by_split, estimate, seen_share
 from pixel_spotter.reporting.table import MEAN_ERROR
 
-MISSES_PX = 1.0
-"""A mean error above this is called a failure: the prediction is off by more than a pixel."""
+MISSES_PX = 1.0  # a larger mean error is called a failure: it is off by more than a pixel
 
 
 class Verdict(NamedTuple):

@@ -20,11 +20,10 @@ from pixel_spotter.training.callbacks import Stopwatch
 
 _WORST = 8  # so many of the worst predictions are kept with their images
 _SHOWN = 12  # so many are drawn over their images, which are kept as well
-_PRINTED = (
+_PRINTED = (  # the figures that a command prints; the others are in its files
     *("mean_error_px", "median_error_px", "p95_error_px", "max_error_px", "hit_rate"),
     *("rmse_px", "bound_px", "efficiency", "coverage_68", "coverage_95", "found", "flagged"),
 )
-"""The figures that a command prints; the others are in its files."""
 
 
 def measure(

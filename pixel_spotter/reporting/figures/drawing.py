@@ -25,8 +25,7 @@ _STYLE: dict[Any, Any] = {
     "font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False,
     "figure.dpi": 130, "figure.constrained_layout.use": True,
 }  # fmt: skip
-styled = mpl.rc_context(_STYLE)
-"""Decorates what draws."""
+styled = mpl.rc_context(_STYLE)  # decorates what draws
 
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 

@@ -16,9 +16,7 @@ from pixel_spotter.metrics import error_by_position, pixels
 from pixel_spotter.reporting.figures.drawing import PLAIN, panels, styled
 from pixel_spotter.reporting.groups import Group, Section, by_split
 
-ERROR_RANGE_PX = (0.01, 30.0)
-"""The colours of every error map span the same range, so that maps compare."""
-
+ERROR_RANGE_PX = (0.01, 30.0)  # that the colours of every map span, so that maps compare
 _UNTESTED = "#dfe1e3"
 _CAPTION = (
     "Mean error at every test position, over seeds, in the same colours everywhere. Pale is exact, "

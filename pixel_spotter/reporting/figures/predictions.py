@@ -72,7 +72,7 @@ def draw(rows: dict[str, list[Miss]]) -> Figure:
 
 def _misses(columns: Columns, images: Tensor) -> list[Miss]:
     rows = images, as_xy(columns, "_true"), as_xy(columns), errors_px(columns).tolist()
-    return [Miss(*row) for row in zip(*rows, strict=True)]
+    return [*map(Miss, *rows)]
 
 
 def view(xy_true: Tensor, error: float, size: Size) -> tuple[int, int, int, int]:
