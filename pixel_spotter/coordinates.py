@@ -80,8 +80,7 @@ def sides_px(size: Size, like: Tensor) -> Tensor:
 def to_px(unit: Tensor, size: Size) -> Tensor:
     """Turn unit coordinates, where the image spans [-1, 1] on both axes, into xy_px: (..., 2).
 
-    The convention of Nibali et al. 2018 (arXiv 1801.07372, section 3): +-1 are the image's outer
-    edges, not the centres of its outermost pixels.
+    As in Nibali et al. 2018 (arXiv 1801.07372, section 3), +-1 are its outer edges, no centres.
     """
     return ((unit + 1) * sides_px(size, unit) - 1) / 2
 

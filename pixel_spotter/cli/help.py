@@ -74,12 +74,8 @@ def groups_of(command: str) -> list[str]:
 def known_settings(command: str) -> list[str]:
     """Return the keys of a command's settings, whatever is chosen, and its groups."""
     groups = groups_of(command)
-    groups += [
-        inner
-        for group in groups
-        for choice in _choices(group, "null")
-        for inner, _ in _brought(group, choice)
-    ]
+    brought = [_brought(group, choice) for group in groups for choice in _choices(group, "null")]
+    groups += [inner for pairs in brought for inner, _ in pairs]
     files = [file for group in groups for file in sorted((CONF_DIR / group).glob("*.yaml"))]
     names = [f"{command}.yaml", *(f"{file.parent.name}/{file.name}" for file in files)]
     keys = [key for name in names for key, _, _ in _settings(name)]
@@ -110,9 +106,7 @@ def _settings(file: str) -> Iterator[tuple[str, str, str]]:
     parents: list[tuple[int, str]] = []
     for found in filter(None, map(_SETTING.match, text.splitlines())):
         indent, key, value, comment = len(found[1]), found[2], found[3] or "", found[4] or ""
-        parents = [parent for parent in parents if parent[0] < indent]
-        path_of = [name for _, name in parents]
-        parents.append((indent, key))
+        parents = [*(parent for parent in parents if parent[0] < indent), (indent, key)]
         written = value and not value.startswith("${") and not key.startswith("_")
         if written and parents[0][1] not in ("hydra", "defaults"):
-            yield prefix + ".".join([*path_of, key]), value, comment
+            yield prefix + ".".join(name for _, name in parents), value, comment

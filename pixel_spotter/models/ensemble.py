@@ -22,11 +22,10 @@ class Answers(PointRegressor):
     def assemble(self, members: Sequence[PointRegressor]) -> None:
         """Set the members, all of which must be for images of the ensemble's size."""
         if any(member.size != self.size for member in members):
-            sizes = [f"{height}x{width}" for height, width in (member.size for member in members)]
-            height, width = self.size
+            own, *others = ("x".join(map(str, one.size)) for one in (self, *members))
             raise UserError(
-                f"an ensemble for images of {height}x{width} px cannot have members for images "
-                f"of {', '.join(sizes)} px"
+                f"an ensemble for images of {own} px cannot have members for images of "
+                f"{', '.join(others)} px"
             )
         self.members = list(members)
         self.features = nn.ModuleDict({"members": nn.ModuleList(members)})

@@ -36,8 +36,7 @@ class Estimate(NamedTuple):
         return f"{pixels(self.mean)}{interval} px"
 
 
-Curve = dict[float, Estimate]
-"""Errors, px, against an epoch or a setting's value."""
+Curve = dict[float, Estimate]  # errors, px, against an epoch or a setting's value
 
 
 class Entry(NamedTuple):

@@ -109,8 +109,8 @@ def run_pictures(
 ) -> dict[str, Figure]:
     """Draw what every tested model shows: ``predictions`` over images, and the ``error_map``.
 
-    The columns, (N,) each, are on the CPU; the images, (n, H, W), are those of the rows shown,
-    (n,); the title stands above, before each picture's own words.
+    Columns, (N,) each, are on the CPU; images, (n, H, W), are of the rows shown, (n,). The title
+    stands before each picture's own words.
     """
     misses = _misses({name: column[shown] for name, column in columns.items()}, images.cpu())
     return {
