@@ -19,8 +19,7 @@ from torch import Tensor
 
 from pixel_spotter.arguments import require
 
-Size = tuple[int, int]
-"""Height and width of an image, in px."""
+Size = tuple[int, int]  # height and width of an image, px
 
 Columns = dict[str, Tensor]
 """Named columns of a table, each (N,): ``x, y, x_true, y_true, ...``, see docs/design.md."""

@@ -239,9 +239,8 @@ def without(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 def where_it_ran(device: torch.device) -> dict[str, Any]:
     """Return the entries of ``metrics.json`` that say on what a run ran."""
-    on_gpu = device.type == "cuda"
     return {
-        "device": torch.cuda.get_device_name(device) if on_gpu else device.type,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
         "versions": {
             "python": platform.python_version(),

@@ -22,12 +22,11 @@ from pixel_spotter.cli import mistakes
 from pixel_spotter.errors import BadValueError, UserError
 from pixel_spotter.files import write_text
 
-_START = ".start.json"  # when its last command began, after how much: progress is told from it
-
 log = logging.getLogger(__name__)
 
 under_way: list["AroundGrid"] = []  # the grid that this process runs, if it does
 
+_START = ".start.json"  # when its last command began, after how much: progress is told from it
 # What can keep a cell from running: those that have the same in these are tried once.
 _TRIED = re.compile(r"model(\.weights)?|ablation|experiment|trainer(\.devices)?|data\.num_workers")
 

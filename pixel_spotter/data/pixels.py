@@ -71,8 +71,7 @@ class PixelDataModule(PointData):
         """Return which training position each sample of an epoch has; kept for the next batch."""
         if self._drawn[0] != epoch:
             samples = max(self.counts["train"], self.train_samples)
-            drawn = shuffled(len(self.positions.train), samples, self.seed, epoch)
-            self._drawn = (epoch, drawn)
+            self._drawn = epoch, shuffled(len(self.positions.train), samples, self.seed, epoch)
         return self._drawn[1]
 
 

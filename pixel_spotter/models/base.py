@@ -139,8 +139,7 @@ class PointRegressor(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Refuse images that the model cannot take."""
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        if data.has_gaps and not self.takes_gaps:
+        if self.trainer.datamodule.has_gaps and not self.takes_gaps:  # type: ignore[attr-defined]
             raise UserError(
                 f"{self.name} takes no images with pixels without a value, which "
                 "data.cut_probability makes: model=spotter and estimators do"

@@ -52,8 +52,7 @@ class CoordConvRegressor(PointRegressor):
         widths = [3, *pointwise, *channels, 2]
         kernels = [1] * len(pointwise) + [3] * (len(channels) + 1)
         for before, after, kernel in zip(widths, widths[1:], kernels, strict=False):
-            convolution = nn.Conv2d(before, after, kernel, padding="same")
-            layers += [convolution, ACTIVATIONS[activation]()]
+            layers += [nn.Conv2d(before, after, kernel, padding="same"), ACTIVATIONS[activation]()]
         *inner, last = (layer for layer in layers if isinstance(layer, nn.Conv2d))
         self.features = nn.Sequential(*layers[:-2])
         self.head = PoolHead(last, self.size, pooling)

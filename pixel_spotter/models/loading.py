@@ -69,9 +69,7 @@ def load_described(
     return model, [rebuild_data(described, trust) for described in trained_on]
 
 
-def rebuild_model(
-    name: str, hparams: Mapping[str, Any], trust: Sequence[str] = ()
-) -> PointRegressor:
+def rebuild_model(name: str, hparams: Mapping[str, Any], trust: Sequence[str]) -> PointRegressor:
     """Rebuild a model, without its weights, from its class's full name and its arguments."""
     if name in _ESTIMATORS_OF_0_1:
         hparams = {**hparams, "estimator": _ESTIMATORS_OF_0_1[name]}
@@ -80,7 +78,7 @@ def rebuild_model(
     return model
 
 
-def rebuild_data(described: Mapping[str, Any], trust: Sequence[str] = ()) -> PointData:
+def rebuild_data(described: Mapping[str, Any], trust: Sequence[str]) -> PointData:
     """Rebuild data from what `models.base.describe` has said of them."""
     name = described.get("data_class", "pixel_spotter.data.pixels.PixelDataModule")  # as in 0.1
     data: PointData = _find(name, PointData, trust)(**described["hyper_parameters"])

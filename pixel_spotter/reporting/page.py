@@ -140,8 +140,7 @@ class Report:
         found += [self._ranking(split) for split in splits]
         for figure in FIGURES:
             found += figure.sections(self.done)
-        if self.sweep.unfinished:
-            found.append(self._unfinished())
+        found += [self._unfinished()] if self.sweep.unfinished else []
         return [*found, self._made(), Section("Terms", terms=self._terms())]
 
     def _overview(self, splits: Sequence[str]) -> Section:

@@ -108,9 +108,8 @@ class EpochTable(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         model: Any = pl_module
-        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         # What was logged keeps its last value where an epoch has none: a figure must not.
-        figures = {name: value for name, value in logged.items() if not name.startswith("val/")}
+        figures = {k: float(v) for k, v in trainer.callback_metrics.items() if k[:4] != "val/"}
         figures |= {f"val/{name}": value for name, value in model.figures["val"].items()}
         seconds = round(time.monotonic() - self.start_s, 3)
         self.rows.append({"epoch": trainer.current_epoch, **figures, "seconds": seconds})

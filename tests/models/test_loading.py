@@ -158,7 +158,7 @@ def check_the_same(model: PointRegressor, path: Path) -> None:
 
 def test_rebuilding_refuses_by_itself() -> None:
     with pytest.raises(UserError, match=r"was refused: .* add trust=os\.path"):
-        rebuild_model("os.path.join", {})
+        rebuild_model("os.path.join", {}, ())
 
 
 def test_a_model_of_ones_own_from_training_to_evaluation(mine: Any, tmp_path: Path) -> None:

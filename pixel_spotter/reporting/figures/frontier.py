@@ -37,9 +37,8 @@ def draw(groups: Sequence[Group]) -> Figure:
     """Draw the trained models of each split."""
     trained = [group for group in groups if group.trained]
     colours = colours_of(group.model for group in trained)
-    splits = [*by_split(trained)]
+    own, splits = by_split(groups), [*by_split(trained)]
     figure, grid = panels(splits, 2, (4.7, 3.6))
-    own = by_split(groups)
     points = [_draw_split(axes, own[s], colours) for axes, s in zip(grid, splits, strict=True)]
     legend(figure, colours)
     figure.draw_without_rendering()  # names are placed when the panels have their places
