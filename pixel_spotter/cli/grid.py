@@ -84,10 +84,7 @@ class AroundGrid(Callback):
 
 
 def run_cell(run_dir: Path, train: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
-    """Train a cell of a grid in its folder, and return its figures.
-
-    One that fails leaves its reason and returns None, as does one that another process has.
-    """
+    """Train a grid's cell; return its figures, or None where it failed, saying why, or is taken."""
     failure = run_dir / runs.FAILURE
     metrics = None
     try:

@@ -61,10 +61,7 @@ class TimeLimit(Timer):
 
 
 class Stopwatch(Callback):
-    """Measures how fast a device answers in a test: the images are there before it starts.
-
-    The first batch, in which everything warms up, counts only if there is no other.
-    """
+    """Measures how fast a device answers in a test, from the second batch on if there is one."""
 
     def __init__(self) -> None:
         self.laps: list[tuple[int, float]] = []

@@ -52,7 +52,7 @@ def over_settings(groups: Sequence[Group]) -> Iterator[Section]:
 
 
 def learning(groups: Sequence[Group]) -> Iterator[Section]:
-    """Show a panel for each model, with a line a split or setting; of both, a panel a setting."""
+    """Show a panel for each model, a line for each split or setting; of both, a panel a setting."""
     several_splits = len(by_split(groups)) > 1
     shown: dict[str, dict[str, Curve]] = {}
     for group in groups:
