@@ -31,7 +31,7 @@ FLAGS = (
 
 
 def as_size(image_size: int | Sequence[int]) -> Size:
-    """Read an image size: one whole number of at least 1 for a square, or (height, width)."""
+    """Read an image size, of a square or (height, width), at least 1; or raise a UserError."""
     sides = list(image_size) if isinstance(image_size, Sequence) else [image_size] * 2
     fits = len(sides) == 2 and all(type(side) is int and side >= 1 for side in sides)
     wanted = "one whole number or [height, width] of at least 1"

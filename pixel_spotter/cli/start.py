@@ -48,7 +48,7 @@ def run_command(command: str, task: Callable[[DictConfig], Any]) -> None:
     """Compose a command's config from the command line and run its task.
 
     What the user can put right ends in one line on stderr and exit status 1, an interruption in one
-    and status 130. Everything else is a bug and shows its traceback, as does HYDRA_FULL_ERROR=1.
+    and status 130. All else is a bug and shows its traceback, as all does with HYDRA_FULL_ERROR=1.
     """
     # The processes that distributed training starts inherit what is set here.
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1" and "LOCAL_RANK" not in os.environ
@@ -216,7 +216,8 @@ def pick_device(name: str) -> torch.device:
 def text_as_it_is(argument: str, multirun: bool = False) -> str:
     """Quote the value of ``key=value`` for Hydra, if it is a name or path and not quoted yet.
 
-    In a grid, files sweep over what stands between their commas. Refuses names that no folder has.
+    In a grid, files sweep over what stands between their commas. Names that no folder can have are
+    refused.
     """
     plus_key, equals, value = argument.partition("=")
     key = plus_key.lstrip("+")

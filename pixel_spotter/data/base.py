@@ -119,7 +119,7 @@ def batches(
     32 see together what one with batches of 64 sees, and noise of consecutive samples stays
     together (see `randomness.for_samples`). With ``equal`` they get the same number of samples in
     the same number of batches, as training together needs; up to ``world_size - 1`` are left out
-    then. If not, one that would get none gets a batch without samples, to go through the same.
+    then. Without, one that would get none gets a batch without samples, to go through the same.
     """
     if equal:
         count -= count % world_size

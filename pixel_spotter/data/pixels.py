@@ -19,7 +19,7 @@ class PixelDataModule(PointData):
     Args:
         image_size: side of the square image, or [height, width], px.
         split: one of `splits.SPLITS`: ``uniform``, ``quadrant``, ``border`` or ``iid``.
-        train_samples: samples to train on, so many of the training positions, or all repeatedly.
+        train_samples: samples to train on: so many training positions, or all of them repeatedly.
         val_fraction, test_fraction: shares of all positions, for validation and to test.
         batch_size, num_workers: see `PointData`.
         seed: what the split and the order of samples follow from.

@@ -66,7 +66,7 @@ class PointRegressor(L.LightningModule):
 
     @classmethod
     def rebuild(cls, hparams: Mapping[str, Any], trust: Sequence[str] = ()) -> Self:
-        """Make a checkpoint's model, without its weights, of parts of ours or in ``trust``."""
+        """Make a checkpoint's model, but its weights, from our parts and those of ``trust``."""
         return cls(**hparams)
 
     def forward(self, image: Tensor) -> Tensor:
