@@ -127,10 +127,5 @@ def check_output(output: Path) -> None:
         raise UserError(f"output={output}: {nearest} is not a folder that can be written to")
 
 
-def main() -> None:
-    """Run the command."""
-    run_command("predict", run)
-
-
 if __name__ == "__main__":
-    main()
+    run_command("predict", run)
