@@ -23,6 +23,7 @@ class Windows(NamedTuple):
         moved: where a window is not around its pixel, as the frame's edge is too close, or should
             be whole and is not, (B,), bool.
         saturated: where pixels are saturated, (B,), bool; None if nobody knows.
+        light: of spots known to be there, photons, (B, w, w); None if there are none.
     """
 
     image: Tensor
@@ -30,12 +31,13 @@ class Windows(NamedTuple):
     corner: Tensor
     moved: Tensor
     saturated: Tensor | None = None
+    light: Tensor | None = None
 
     def rows(self, chosen: Tensor) -> "Windows":
         """Return some of them, by their numbers."""
-        saturated = None if self.saturated is None else self.saturated[chosen]
         image, seen, corner, moved = (part[chosen] for part in self[:4])
-        return Windows(image, seen, corner, moved, saturated)
+        saturated, light = (None if part is None else part[chosen] for part in self[4:])
+        return Windows(image, seen, corner, moved, saturated, light)
 
 
 def brightest(
@@ -109,8 +111,8 @@ def find(image: Tensor, margin_px: int = 0) -> Tensor:
     step = max(2, min(height, width) // 64)  # of some thousand pixels, a median is good enough
     background = median(image[:, ::step, ::step])[:, None, None]
     above = torch.where(seen, image - background, 0)
-    energy = _filter((seen[:1] if seen.all() else seen).to(image.dtype), kernel.square())
-    ratio = _filter(above, kernel) / energy.clamp(min=1e-6).sqrt()
+    energy = correlate((seen[:1] if seen.all() else seen).to(image.dtype), kernel.square())
+    ratio = correlate(above, kernel) / energy.clamp(min=1e-6).sqrt()
     inner = ratio[:, margin_px : height - margin_px, margin_px : width - margin_px]
     return from_index(inner.flatten(1).argmax(dim=1), (inner.shape[1], inner.shape[2])) + margin_px
 
@@ -120,14 +122,17 @@ def median(image: Tensor) -> Tensor:
     return image.flatten(1).nanmedian(dim=1).values.nan_to_num()
 
 
-def windows(image: Tensor, centre: Tensor, side: int, within: bool = False) -> Windows:
+def windows(
+    image: Tensor, centre: Tensor, side: int, within: bool = False, of: Tensor | None = None
+) -> Windows:
     """Cut windows around pixels.
 
     Args:
-        image: (B, H, W); pixels without a value are nan.
+        image: (F, H, W); pixels without a value are nan.
         centre: the pixels, (B, 2), int64.
         side: of the windows, px, an odd number.
         within: whether windows should be whole: one that the edge would cut is moved inside.
+        of: which image each is of, (B,), int64; None: each is of the next.
 
     Raises:
         ValueError: if the side is not odd and positive, or larger than the images.
@@ -145,7 +150,10 @@ def windows(image: Tensor, centre: Tensor, side: int, within: bool = False) -> W
     x, y = (centre[:, axis, None] + around for axis in (0, 1))
     inside = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None, :]
     place = y.clamp(0, height - 1)[:, :, None] * width + x.clamp(0, width - 1)[:, None, :]
-    part = image.flatten(1).gather(1, place.flatten(1)).view(-1, side, side)
+    if of is None:
+        part = image.flatten(1).gather(1, place.flatten(1)).view(-1, side, side)
+    else:
+        part = image.flatten()[of[:, None, None] * (height * width) + place]
     seen = inside & part.isfinite()
     moved = (centre != asked).any(dim=1)
     if within:
@@ -153,15 +161,21 @@ def windows(image: Tensor, centre: Tensor, side: int, within: bool = False) -> W
     return Windows(torch.where(seen, part, 0), seen, centre - side // 2, moved)
 
 
-def _filter(image: Tensor, kernel: Tensor) -> Tensor:
+def correlate(image: Tensor, kernel: Tensor) -> Tensor:
     """Correlate images (B, H, W) with the same kernel along both axes; outside there is 0."""
     height, width = image.shape[1:]
+    if (
+        max(height, width) <= 64
+    ):  # where products with matrices that have it as diagonals are faster
+        return _along(height, kernel) @ image @ _along(width, kernel).mT
     reach = len(kernel) // 2
-    if max(height, width) > 64:
-        along_y = F.conv2d(image[:, None], kernel.view(1, 1, -1, 1), padding=(reach, 0))
-        return F.conv2d(along_y, kernel.view(1, 1, 1, -1), padding=(0, reach))[:, 0]
-    # Small images are faster as products with matrices that have the kernel along their diagonals.
-    return _along(height, kernel) @ image @ _along(width, kernel).mT
+    for axis in (1, 2):  # a convolution of one channel takes many times as long as this
+        sides = (reach, reach) if axis == 2 else (0, 0, reach, reach)
+        padded, count = F.pad(image, sides), image.shape[axis]
+        image = padded.narrow(axis, 0, count) * kernel[0]
+        for place, weight in enumerate(kernel.tolist()[1:], start=1):
+            image.add_(padded.narrow(axis, place, count), alpha=weight)
+    return image
 
 
 def _along(side: int, kernel: Tensor) -> Tensor:

@@ -1,11 +1,13 @@
 """What a fit leaves of a window: noise beside that of light, and what is more than noise."""
 
+import math
+
 import torch
 from torch import Tensor
 
 from pixel_spotter.estimators.finder import Windows
 
-_CROWDED = 5.0
+CROWDED = 5.0
 """Residuals so many deviations beyond what noise makes are another spot's, or of another shape."""
 
 
@@ -55,8 +57,27 @@ def crowded(parts: Windows, expected: Tensor, fitted: int) -> Tensor:
     excess = torch.where(count > 2, 1.2 * variance - mean, torch.inf).sort(dim=1).values[:, :2]
     added = torch.where(excess.isfinite(), excess, excess[:, :1]).mean(dim=1).clamp(min=0)
     added = added.nan_to_num(posinf=0)
-    weight = seen / (expected.flatten(1) + added[:, None]).clamp(min=1e-3)
-    square = ((image - expected.flatten(1)).square() * weight).sum(dim=1)
-    total, count = weight.sum(dim=1), seen.sum(dim=1)
-    deviation = (2 * count + total + (added * total).square() / 8).sqrt()
-    return square - (count - fitted) > _CROWDED * deviation
+    # Two of four deviations, from so few pixels, are that uncertain.
+    return misfit(parts, expected, fitted, added[:, None, None], 1 / math.sqrt(8)) > CROWDED
+
+
+def misfit(
+    parts: Windows, expected: Tensor, fitted: int, added: Tensor, unsure: float = 0
+) -> Tensor:
+    """Return by how many deviations windows differ more from what is expected than noise does.
+
+    Args:
+        parts: the windows.
+        expected: photons in their pixels, (B, w, w).
+        fitted: so many numbers were fitted to each.
+        added: variance beside that of light, photons², which broadcasts with the windows.
+        unsure: the deviation of that variance, of itself, where it was estimated.
+
+    Returns:
+        (B,), about 0 with a deviation of 1 where there is noise only.
+    """
+    weight = parts.seen / (expected + added).clamp(min=1e-3)
+    square = ((parts.image - expected).square() * weight).sum(dim=(1, 2))
+    total, count = weight.sum(dim=(1, 2)), parts.seen.sum(dim=(1, 2))
+    unknown = (unsure * (added * weight).sum(dim=(1, 2))).square()
+    return (square - (count - fitted)) / (2 * count + total + unknown).sqrt()

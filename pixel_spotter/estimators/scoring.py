@@ -134,12 +134,13 @@ def _with(ended: Point, rows: Tensor, point: Point) -> Point:
 def evaluate(parts: Windows, theta: Tensor, psf: PSF, free: int, added: Tensor | None) -> Point:
     """Return loss, gradient and information at theta; see `fit`."""
     spots = spots_of(psf, theta, parts.image.shape[-1])
+    expected = spots.expected if parts.light is None else spots.expected + parts.light
     if added is None:
         weight = parts.seen
-        residual = (parts.image - spots.expected) * weight
+        residual = (parts.image - expected) * weight
         loss = residual.square().sum(dim=(1, 2)) / 2
     else:
-        variance = spots.expected + added
+        variance = expected + added
         ratio = (parts.image + added).clamp(min=1e-6) / variance
         weight = parts.seen / variance
         residual = (ratio - 1) * parts.seen

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pixel_spotter.estimators.finder import _filter
+from pixel_spotter.estimators.finder import correlate
 from pixel_spotter.estimators.sums import OneGaussian, Spots, spots_of
 from pixel_spotter.simulation.psf import GaussianPSF
 
@@ -27,4 +27,4 @@ def test_the_filter_of_small_images_is_a_correlation(size: tuple[int, int]) -> N
     kernel, image = torch.rand(9), torch.rand(2, *size)
     plane = kernel[:, None] * kernel
     expected = torch.nn.functional.conv2d(image[:, None], plane[None, None], padding=4)[:, 0]
-    torch.testing.assert_close(_filter(image, kernel), expected)
+    torch.testing.assert_close(correlate(image, kernel), expected)

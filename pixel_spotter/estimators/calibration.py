@@ -1,0 +1,153 @@
+"""What frames tell of the camera and of the spots' width, where nobody said."""
+
+import math
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pixel_spotter.errors import UserError
+from pixel_spotter.estimators.detection import maxima, standing_out, threshold
+from pixel_spotter.estimators.finder import correlate, windows
+from pixel_spotter.estimators.scoring import fit
+from pixel_spotter.simulation.psf import GaussianPSF
+
+_CLASSES = 20
+"""Into so many classes of brightness pixels are sorted."""
+
+_WIDTHS_PX = (0.8, 1.2, 1.8, 2.7, 4.0)
+"""Widths of spots that are looked for, where nobody said how wide they are."""
+
+_MOST = 500
+"""So many spots are enough to tell their width from."""
+
+
+class Noise(NamedTuple):
+    """How noise grows with light.
+
+    Args:
+        gain: electrons per count, as if all noise were that of light.
+        offset: counts without any noise, by the same line.
+        grows: whether the frames show that noise grows with light; if not, gain and offset only say
+            how much noise there is in the background.
+        unsure: the gain's standard deviation, of itself.
+    """
+
+    gain: float
+    offset: float
+    grows: bool
+    unsure: float
+
+
+def camera_noise(counts: Tensor) -> Noise:
+    """Estimate how the variance of pixels grows with their mean.
+
+    Args:
+        counts: (F, H, W), at least 8x8 px, as the camera recorded them; nan where it did not.
+
+    Raises:
+        UserError: if the frames hold no noise.
+    """
+    level, variance, weight, brightest = _noise_by_level(counts)
+    middle = (weight * level).sum() / weight.sum()
+    height = (weight * variance).sum() / weight.sum()
+    spread = (weight * (level - middle).square()).sum()
+    slope = (weight * (level - middle) * variance).sum() / spread.clamp(min=1e-30)
+    grows = len(level) > 2 and bool(slope > 3 / spread.sqrt())
+    if not grows:  # as little as it may: all else would be made up
+        slope = 0.1 * height / max(brightest - middle.item(), math.sqrt(height))
+    unsure = (1 / (spread.sqrt() * slope)).item()
+    return Noise(1 / slope.item(), (middle - height / slope).item(), grows, unsure)
+
+
+def read_variance(image: Tensor) -> float:
+    """Estimate the variance beyond that of light, photons², of frames (F, H, W) in photons."""
+    level, variance, weight, _ = _noise_by_level(image)
+    beyond = (weight * (variance - level)).sum() / weight.sum()
+    return max(0.0, beyond.item())
+
+
+def _noise_by_level(counts: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Return the variance of pixels by their mean.
+
+    Of several frames, it is that of the differences of consecutive ones; of one, of what
+    neighbouring pixels differ by. Pixels are sorted by how bright those around them are, as their
+    own noise would sort them as well; of each class what lies far off is left out, and a class of
+    which much does, as its pixels' light changed, is left out itself.
+
+    Returns:
+        Mean, variance and 1 / its own variance, of each class, and the brightest mean.
+    """
+    three, five = (torch.ones(side).to(counts) for side in (3, 5))
+    if len(counts) > 1:
+        beside = (correlate(counts, five) - counts) / 24
+        change = (beside[1:] - beside[:-1]).abs()
+        beside = (beside[1:] + beside[:-1]) / 2
+        mean, difference = (counts[1:] + counts[:-1]) / 2, counts[1:] - counts[:-1]
+        difference = difference - difference.flatten(1).nanmedian(dim=1).values[:, None, None]
+        square = difference.square() / 2
+        # Where what is around a pixel stayed as it was, a spot neither came nor went.
+        noise = (square.nanmedian() / 0.455 / 12).sqrt()
+        steady = change < 3 * noise + 0.03 * (beside - beside.nanmedian()).clamp(min=0)
+        square = torch.where(steady, square, torch.nan)
+    else:
+        taps = torch.tensor([1.0, -2.0, 1.0]).to(counts)
+        own = correlate(counts, three)
+        mean, beside = own / 9, (correlate(counts, five) - own) / 16
+        square = correlate(counts, taps).square() / 36
+    mean, square, beside = (part[:, 2:-2, 2:-2] for part in (mean, square, beside))
+    kept = square.isfinite() & beside.isfinite()
+    mean, square = mean[kept].double(), square[kept].double()
+    order = beside[kept].argsort()
+    # Each class holds half of what is brighter than those before.
+    places = sorted({round((1 - 0.5**k) * len(order)) for k in range(_CLASSES)} | {len(order)})
+    found: list[Tensor] = []
+    for low, high in pairwise(places):
+        values = square[order[low:high]]
+        variance = values.mean()
+        for _ in range(8):
+            near = values <= 16 * variance
+            variance = values[near].mean()
+        left_out = 1 - near.double().mean()
+        if len(values) >= 50 and variance > 0 and (left_out < 0.01 or not found):
+            level = mean[order[low:high]].mean()
+            found.append(torch.stack([level, variance, near.sum() / (2 * variance.square())]))
+    if not found:
+        raise UserError("the frames hold no noise from which the camera's could be told")
+    level, variance, weight = torch.stack(found).unbind(dim=1)
+    return level, variance, weight, mean.max().item()
+
+
+def spot_width(image: Tensor, variance: float | Tensor) -> float | None:
+    """Estimate how wide spots are, px, from those that stand out; None if none does.
+
+    Args:
+        image: (F, H, W), photons; pixels without a value are nan.
+        variance: of the noise beside that of light, photons², a number or (H, W).
+    """
+    noise = torch.as_tensor(variance).to(image).expand(image.shape)
+    best: tuple[float, float] | None = None
+    for width in _WIDTHS_PX:
+        side = 2 * max(5, round(5.5 * width)) + 1
+        if side > min(image.shape[1:]):
+            break
+        height = standing_out(image, torch.zeros_like(image), noise, width, side)
+        level = threshold(1e-4, (image.shape[1], image.shape[2]), width)
+        frame, xy = maxima(height, level)
+        if not len(frame):
+            continue
+        brightest = height[frame, xy[:, 1], xy[:, 0]].topk(min(_MOST, len(frame)))
+        frame, xy = frame[brightest.indices], xy[brightest.indices]
+        parts = windows(image, xy, side, of=frame)
+        start = torch.full((len(frame), 5), side // 2, dtype=image.dtype, device=image.device)
+        start[:, 3] = image.nanmedian()
+        start[:, 4] = width
+        start[:, 2] = brightest.values * 2 * width * (noise.mean() + image.nanmedian()).sqrt()
+        added = windows(noise, xy, side, of=frame).image
+        ended, found = fit(parts, start, GaussianPSF(), True, added)
+        found &= ended.theta[:, 4] > 0.45  # a hot pixel is narrower
+        total = brightest.values[found].square().sum().item()
+        if found.any() and (best is None or total > best[0]):
+            best = total, ended.theta[found, 4].median().item()
+    return best[1] if best else None

@@ -1,0 +1,193 @@
+"""A camera's frames to a table of spots: what is not told is estimated from the frames."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pixel_spotter.arguments import require
+from pixel_spotter.coordinates import FLAGS, Columns
+from pixel_spotter.errors import UserError
+from pixel_spotter.estimators.calibration import camera_noise, read_variance, spot_width
+from pixel_spotter.estimators.finder import windows
+from pixel_spotter.estimators.gaussian_fit import least_squares
+from pixel_spotter.estimators.locating import Search
+from pixel_spotter.estimators.residuals import CROWDED
+from pixel_spotter.simulation.camera import Camera
+from pixel_spotter.simulation.psf import PSF, make_psf
+
+
+class Locator:
+    """Finds every spot in frames, as counts.
+
+    What is None is estimated by `learn`, from the first frames that there are.
+
+    Args:
+        sigma_px: width of the spots, px; if it is None, each spot is fitted with its own.
+        gain: electrons per count; with ``offset``, or neither.
+        offset: counts of no light.
+        read_noise: its standard deviation, electrons: a number, a ``.npy`` map or the map (H, W).
+        em_gain: of an electron-multiplying register; 1 has none.
+        saturation: what a pixel holds at most, counts: those that do are left out, and spots beside
+            them flagged. None knows of none.
+        psf: the arguments of `make_psf`; None is a round Gaussian.
+        false_alarms: how many are accepted in an empty frame, on average.
+
+    Raises:
+        ValueError: if an argument is out of its range, or gain or offset stands alone.
+    """
+
+    def __init__(
+        self,
+        sigma_px: float | None = None,
+        gain: float | None = None,
+        offset: float | None = None,
+        read_noise: float | str | Tensor | None = None,
+        em_gain: float = 1.0,
+        saturation: float | None = None,
+        psf: Mapping[str, Any] | None = None,
+        false_alarms: float = 0.01,
+    ) -> None:
+        if (gain is None) != (offset is None):
+            raise UserError(
+                "camera.gain and camera.offset go together: give both, or neither to have them "
+                "estimated"
+            )
+        if gain is None and (read_noise is not None or em_gain != 1):
+            raise UserError(
+                "camera.read_noise and camera.em_gain are in electrons: give camera.gain and "
+                "camera.offset as well"
+            )
+        fits = sigma_px is None or 0.3 < sigma_px < 6
+        require(fits, "psf.sigma_px", "between 0.3 and 6 px, or null", sigma_px)
+        require(0 < false_alarms < 100, "false_alarms", "more than 0 and below 100", false_alarms)
+        self.psf: PSF = make_psf(**(psf or {"name": "gaussian"}))
+        if not self.psf.has_width and sigma_px is not None:
+            raise UserError("psf.sigma_px: a psf that was measured is as wide as it is")
+        self.fit_width = self.psf.has_width and sigma_px is None
+        self.sigma_px = sigma_px if self.psf.has_width else _width_of(self.psf)
+        self.saturation, self.false_alarms = saturation, false_alarms
+        self.camera: Camera | None = None
+        self.read_noise: float | Tensor | None = None
+        if gain is not None and offset is not None:
+            self.camera = Camera(0.0 if read_noise is None else read_noise, gain, offset, em_gain)
+            self.read_noise = None if read_noise is None else self.camera.read_noise
+
+    def learn(self, counts: Tensor) -> list[str]:
+        """Estimate what was not told from frames (F, H, W); return what was, in words."""
+        said = []
+        counts = self._unsaturated(counts)[0]
+        counts = counts[counts.isfinite().any(dim=2).any(dim=1)]
+        if self.camera is None:
+            noise = camera_noise(counts)
+            self.camera = Camera(gain=noise.gain, offset=noise.offset)
+            self.read_noise = 0.0
+            told = f"camera.gain={noise.gain:.4g} camera.offset={noise.offset:.4g}"
+            said.append(
+                f"{told}, estimated from how noise grows with light, to {noise.unsure:.0%}; all of "
+                f"it counts as that of light"
+                if noise.grows
+                else "camera: the frames do not show how noise grows with light; photons are known "
+                "but for a factor, and deviations of bright spots are too small. Give camera.gain "
+                "and camera.offset"
+            )
+        elif (middle := counts.nanmedian().item()) < self.camera.offset - self._dark():
+            raise UserError(
+                f"camera.offset={self.camera.offset} is more than most pixels hold, {middle:g}: it "
+                f"is how many counts the camera gives without any light"
+            )
+        if self.read_noise is None:
+            photons = self.camera.to_photons(counts) / self.camera.excess_noise
+            self.read_noise = math.sqrt(read_variance(photons)) * self._scale()
+            said.append(f"camera.read_noise={self.read_noise:.3g}, estimated")
+        if self.sigma_px is None:
+            image, variance = self._photons(counts)
+            self.sigma_px = spot_width(image, variance)
+            if self.sigma_px is None:
+                self.sigma_px = 1.2
+                said.append("psf.sigma_px: no spot stands out, those of 1.2 px are looked for")
+            else:
+                said.append(f"psf.sigma_px={self.sigma_px:.3f}, estimated")
+        return said
+
+    def __call__(self, counts: Tensor) -> Columns:
+        """Find the spots of frames (F, H, W), after `learn` where something was not told.
+
+        Returns:
+            ``frame``, the first is 0, ``x, y, sd_x, sd_y``, px, ``corr_xy``, ``photons``,
+            ``background`` per pixel, of a psf that has one ``sigma_px``, ``score``, how many
+            deviations a spot stands out, and ``flag``, an index of `coordinates.FLAGS`.
+        """
+        assert self.sigma_px is not None
+        assert self.camera is not None
+        counts, full = self._unsaturated(counts)
+        image, variance = self._photons(counts)
+        search = Search(image, variance, self.psf, self.sigma_px, self.fit_width, self.false_alarms)
+        spots = search.all()
+        order = torch.argsort(spots.frame, stable=True)
+        spots = spots.rows(order)
+        x, y, photons, background, sigma = spots.theta.unbind(dim=1)
+        pixel = (spots.theta[:, :2] + 0.5).floor().long()
+        uneven = search.uneven[spots.frame, pixel[:, 1], pixel[:, 0]]
+        side = min(2 * round(3 * self.sigma_px) + 1, search.side)
+        near = windows(full.to(image), pixel, side, of=spots.frame)
+        flag = torch.where(spots.misfit > CROWDED, FLAGS.index("crowded"), 0)
+        saturated = near.image.flatten(1).any(dim=1)
+        flag = torch.where(saturated, FLAGS.index("saturated"), flag)
+        sd_x, sd_y = (spots.covariance[:, k, k].sqrt() for k in (0, 1))
+        excess = self.camera.excess_noise
+        return {
+            "frame": spots.frame,
+            "x": x,
+            "y": y,
+            "sd_x": sd_x,
+            "sd_y": sd_y,
+            "corr_xy": spots.covariance[:, 0, 1] / (sd_x * sd_y),
+            "photons": photons * excess,
+            "background": (background + uneven) * excess,
+            **({"sigma_px": sigma} if self.psf.has_width else {}),
+            "score": spots.score,
+            "flag": flag,
+        }
+
+    def _unsaturated(self, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """Return counts without saturated pixels, and where these are."""
+        full = counts >= (math.inf if self.saturation is None else self.saturation)
+        return torch.where(full, torch.nan, counts), full
+
+    def _photons(self, counts: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Return photons whose noise has the variance of their mean, and that of other noise."""
+        assert self.camera is not None
+        assert self.read_noise is not None
+        image = self.camera.to_photons(counts) / self.camera.excess_noise
+        noise = self.read_noise
+        if isinstance(noise, Tensor):
+            if noise.shape != counts.shape[1:]:
+                raise UserError(
+                    f"camera.read_noise is a map of {tuple(noise.shape)} px, the frames have "
+                    f"{tuple(counts.shape[1:])}"
+                )
+            noise = noise.to(counts)
+        return image, (noise / self._scale()) ** 2
+
+    def _dark(self) -> float:
+        """Return by how many counts the middle of a dark frame may lie below the offset."""
+        assert self.camera is not None
+        noise = torch.as_tensor(self.camera.read_noise).max().item()
+        return 1 + noise * self.camera.em_gain / self.camera.gain
+
+    def _scale(self) -> float:
+        """Return the electrons of read noise that make one photon of noise."""
+        assert self.camera is not None
+        return self.camera.em_gain * self.camera.excess_noise
+
+
+def _width_of(psf: PSF) -> float:
+    """Return the width of the Gaussian that a psf is most like, px."""
+    size = (25, 25)
+    share = psf.share(torch.full((1, 2), 12.0), torch.ones(1), size)
+    fitted = least_squares(1e6 * share, window=25)
+    width = float(fitted["sigma_px"])
+    return width if math.isfinite(width) else 1.2

@@ -1,0 +1,80 @@
+"""What frames tell of the camera that took them, and of how wide spots are."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from pixel_spotter.errors import UserError
+from pixel_spotter.estimators.calibration import camera_noise, read_variance, spot_width
+from pixel_spotter.simulation.camera import Camera
+from pixel_spotter.simulation.psf import GaussianPSF, light
+
+
+def scene(
+    count: int, width: float = 1.1, blinking: bool = False, background: float = 10.0
+) -> Tensor:
+    """Return expected photons, (count, 192, 192), of 30 spots, 40% of them on if they blink."""
+    generator = torch.Generator().manual_seed(0)
+    xy = (torch.rand(1, 30, 2, generator=generator) * 192).expand(count, -1, -1)
+    on = torch.rand(count, 30, 1, generator=generator) < (0.4 if blinking else 1.0)
+    much = 1000.0 * on
+    flat, wide = torch.full((count,), background), torch.full((count,), width)
+    return light(GaussianPSF(), torch.cat([xy, much], dim=2), flat, wide, (192, 192))
+
+
+def recorded(expected: Tensor, read_noise: float = 1.5) -> Tensor:
+    camera = Camera(read_noise=read_noise, gain=0.5, offset=100.0, bits=16)
+    return camera.expose(expected, torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    ("frames", "blinking", "near"), [(10, False, 0.06), (10, True, 0.25), (1, False, 0.35)]
+)
+def test_the_gain_follows_from_how_noise_grows(frames: int, blinking: bool, near: float) -> None:
+    noise = camera_noise(recorded(scene(frames, blinking=blinking)))
+    assert noise.grows
+    assert noise.gain == pytest.approx(0.5, rel=near)
+    assert noise.unsure < 0.2
+    # All noise counts as that of light, which its variance of 1.5² e is that of 4.5 counts of.
+    assert noise.offset == pytest.approx(100 - 2.25 / 0.5, abs=8)
+
+
+def test_a_gradient_tells_it_even_in_one_frame() -> None:
+    slope = torch.linspace(5, 400, 192).expand(1, 192, 192)
+    assert camera_noise(recorded(slope)).gain == pytest.approx(0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("frames", [1, 8])
+def test_an_even_background_tells_how_much_noise_there_is_and_no_more(frames: int) -> None:
+    counts = recorded(torch.full((frames, 192, 192), 50.0))
+    noise = camera_noise(counts)
+    assert not noise.grows
+    photons = (counts - noise.offset) * noise.gain
+    assert photons.mean().item() == pytest.approx(photons.var().item(), rel=0.05)
+
+
+def test_read_noise_is_what_is_beyond_that_of_light() -> None:
+    for noise in (0.0, 1.5, 6.0):
+        counts = recorded(scene(6), noise)
+        variance = read_variance((counts - 100) * 0.5)
+        assert math.sqrt(variance) == pytest.approx(noise, abs=0.3), noise
+
+
+@pytest.mark.parametrize("width", [0.7, 1.1, 2.0, 3.2])
+def test_widths_are_those_of_what_stands_out(width: float) -> None:
+    image = (recorded(scene(2, width, background=3.0)) - 100) * 0.5
+    assert spot_width(image, 1.5**2) == pytest.approx(width, rel=0.08)
+
+
+def test_nothing_stands_out_of_noise_and_hot_pixels_are_no_spots() -> None:
+    image = (recorded(torch.full((4, 192, 192), 10.0)) - 100) * 0.5
+    assert spot_width(image, 1.5**2) is None
+    image[:, 20:150:13, 31] += 500
+    assert spot_width(image, 1.5**2) is None
+
+
+def test_frames_without_noise_are_refused() -> None:
+    with pytest.raises(UserError, match="hold no noise"):
+        camera_noise(torch.full((3, 64, 64), 100.0))

@@ -1,0 +1,172 @@
+"""Spots in frames: as many false alarms as asked for, all spots found, and as exactly as can be."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from pixel_spotter.coordinates import Columns, as_xy
+from pixel_spotter.data.spots import SpotDataModule
+from pixel_spotter.estimators.detection import threshold, unevenness
+from pixel_spotter.estimators.locating import Search, Spots
+from pixel_spotter.simulation.psf import GaussianPSF, light
+
+PSF = GaussianPSF()
+
+
+def exposed(expected: Tensor, read_noise: float = 0.0, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(expected.shape, generator=generator)
+    return torch.poisson(expected, generator=generator) + read_noise * noise
+
+
+def found(image: Tensor, **settings: object) -> Spots:
+    return Search(image, **{"read_variance": 0, "psf": PSF, "sigma_px": 1.0, **settings}).all()  # type: ignore[arg-type]
+
+
+def made(count: int, **settings: object) -> tuple[Tensor, Columns]:
+    """Frames (count, 32, 32) with a spot of 1,000 photons each, and what is true of them."""
+    data = SpotDataModule(**{"image_size": 32, "margin_px": 8, **settings})  # type: ignore[arg-type]
+    batch = data.batch("test", 0, torch.arange(count))
+    return batch.image[:, 0], batch.truth
+
+
+def matched(spots: Spots, truth: Columns) -> tuple[float, float, int]:
+    """Return rmse over bound, the share within a deviation, and how many others were found.
+
+    Each frame's spot must have been found.
+    """
+    xy = as_xy(truth, "_true")
+    distance = (spots.theta[:, :2] - xy[spots.frame]).norm(dim=1)
+    nearest = torch.full((len(xy),), torch.inf).scatter_reduce(0, spots.frame, distance, "amin")
+    assert nearest.max() < 2, "not found"
+    own = distance == nearest[spots.frame]
+    error = spots.theta[own, :2] - xy[spots.frame[own]]
+    deviation = spots.covariance[own].diagonal(dim1=1, dim2=2)[:, :2].sqrt()
+    bound = torch.stack([truth["bound_x"], truth["bound_y"]])
+    ratio = error.square().mean().sqrt() / bound.square().mean().sqrt()
+    return ratio.item(), (error.abs() < deviation).double().mean().item(), int((~own).sum())
+
+
+X = torch.linspace(-1, 1, 128)
+VIGNETTING = 1 - 0.3 * (X.square() + X[:, None].square())
+
+
+@pytest.mark.parametrize(
+    ("background", "read_noise", "sigma", "shape"),
+    [
+        (100.0, 0.0, 1.1, None),
+        (10.0, 2.0, 1.1, None),
+        (1.0, 0.0, 1.1, None),
+        (1.0, 2.0, 1.1, None),
+        (0.1, 0.0, 1.1, None),
+        (10.0, 1.0, 2.0, None),
+        (10.0, 1.0, 0.7, None),
+        (300.0, 1.0, 1.1, VIGNETTING),
+    ],
+)
+def test_empty_frames_have_as_many_false_alarms_as_asked_for(
+    background: float, read_noise: float, sigma: float, shape: Tensor | None
+) -> None:
+    count = 80
+    expected = (background * (torch.ones(128, 128) if shape is None else shape)).expand(
+        count, -1, -1
+    )
+    image = exposed(expected, read_noise)
+    spots = found(image, read_variance=read_noise**2, sigma_px=sigma, false_alarms=0.6)
+    # Twice and half as many as 48, and what so few leave to chance.
+    assert 0.5 * 48 - 2 * math.sqrt(24) < len(spots.frame) < 2 * 48 + 2 * math.sqrt(96)
+
+
+def test_the_threshold_grows_with_the_frame_and_falls_with_what_is_accepted() -> None:
+    assert threshold(0.01, (256, 256), 1.1) > threshold(0.1, (256, 256), 1.1)
+    assert threshold(0.01, (256, 256), 1.1) > threshold(0.01, (64, 64), 1.1)
+    assert threshold(0.01, (256, 256), 1.1) > threshold(0.01, (256, 256), 2.0)
+    # In one place, it is what a Gaussian exceeds that often.
+    assert threshold(0.01, (1, 1), 100.0) == pytest.approx(2.33, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("settings", "most"),
+    [
+        ({}, 1.0),
+        ({"photons": 300.0}, 1.0),
+        ({"margin_px": 0}, 1.03),
+        ({"camera": {"read_noise": 4.0}}, 1.0),
+        ({"background": 0.5}, 1.0),
+    ],
+)
+def test_spots_are_found_on_the_bound_and_nothing_else_is(
+    settings: dict[str, object], most: float
+) -> None:
+    """3,000 coordinates know the ratio to 1.3%."""
+    image, truth = made(1500, **settings)
+    noise = 16.0 if "camera" in settings else 0.0
+    ratio, covered, others = matched(found(image, read_variance=noise), truth)
+    assert ratio < most + 0.04
+    assert covered == pytest.approx(0.683, abs=0.03)
+    assert others < 40, "0.01 in each frame were accepted"
+
+
+@pytest.mark.parametrize(("apart", "most"), [(6.0, 1.0), (4.0, 1.05), (3.0, 1.10)])
+def test_neighbours_are_both_found_and_fitted_together(apart: float, most: float) -> None:
+    image, truth = made(800, neighbour_probability=1.0, neighbour_px=apart, margin_px=12)
+    spots = found(image)
+    both = torch.bincount(spots.frame, minlength=800) == 2
+    assert both.double().mean() > 0.98
+    ratio, covered, _ = matched(spots, truth)
+    assert ratio < most + 0.05
+    assert covered == pytest.approx(0.683, abs=0.04)
+
+
+def test_a_faint_spot_beside_a_bright_one_is_found_once_that_is_taken_away() -> None:
+    image, _ = made(
+        100, photons=20_000.0, neighbour_probability=1.0, neighbour_px=5.0, neighbour_ratio=0.05
+    )
+    spots = found(image)
+    assert (torch.bincount(spots.frame, minlength=100) == 2).double().mean() > 0.95
+
+
+def test_hot_pixels_are_no_spots_and_hide_none() -> None:
+    image, truth = made(200, photons=2000.0)
+    pixel = as_xy(truth, "_true").round().long()
+    image[torch.arange(200), pixel[:, 1] + 2, pixel[:, 0] - 1] += 300
+    image[:, 2, 3] += 300
+    ratio, _, others = matched(found(image), truth)
+    assert others < 8
+    assert ratio < 1.3
+
+
+def test_spots_of_any_number_in_a_frame() -> None:
+    generator = torch.Generator().manual_seed(0)
+    xy = torch.rand(6, 80, 2, generator=generator) * 128 - 0.5
+    much = torch.full((6, 80, 1), 1000.0)
+    ten, one = torch.full((6,), 10.0), torch.ones(6)
+    image = exposed(light(PSF, torch.cat([xy, much], dim=2), ten, one, (128, 128)))
+    spots = found(image)
+    distance = [
+        torch.cdist(there, spots.theta[spots.frame == frame, :2]) for frame, there in enumerate(xy)
+    ]
+    assert sum((one.amin(dim=1) < 1).sum() for one in distance) > 0.97 * 480
+    assert sum((one.amin(dim=0) > 1).sum() for one in distance) < 0.02 * 480
+
+
+def test_gaps_and_what_lies_outside_are_no_spots() -> None:
+    image = exposed(torch.full((3, 40, 50), 20.0))
+    image[0] = torch.nan
+    image[1, :, 20] = torch.nan
+    image[2] = 20.0
+    assert len(found(image).frame) == 0
+    with pytest.raises(ValueError, match="at least 7 px"):
+        found(image[:, :6])
+    assert len(found(image[:, :7, :8]).frame) == 0
+
+
+def test_an_even_background_is_left_alone_and_an_uneven_one_is_known() -> None:
+    even = exposed(torch.full((20, 128, 128), 10.0))
+    assert unevenness(even).abs().amax(dim=(1, 2)).count_nonzero() <= 1
+    shape = VIGNETTING * 300
+    left = unevenness(exposed(shape.expand(4, -1, -1))) - (shape - shape.mean())
+    assert left.abs().mean() < 2
+    assert not unevenness(even[:, :63]).any()

@@ -1,0 +1,143 @@
+"""Frames of a camera to spots, with what nobody told."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pixel_spotter.coordinates import FLAGS
+from pixel_spotter.errors import UserError
+from pixel_spotter.models.locator import Locator
+from pixel_spotter.simulation.camera import Camera
+from pixel_spotter.simulation.psf import GaussianPSF, light
+
+XY = torch.tensor([[20.3, 30.7], [70.0, 41.2], [44.4, 80.1], [90.6, 90.2]])
+TOLD = {"gain": 0.5, "offset": 100.0}
+
+
+def counts(
+    frames: int = 6, photons: float = 2000.0, background: float = 10.0, **camera: object
+) -> Tensor:
+    settings = {"read_noise": 1.5, "bits": 16, **TOLD, **camera}
+    much = torch.full((4, 1), photons)
+    spots = torch.cat([XY, much], dim=1).expand(frames, -1, -1)
+    flat, wide = torch.full((frames,), background), torch.full((frames,), 1.1)
+    expected = light(GaussianPSF(), spots, flat, wide, (110, 120))
+    return Camera(**settings).expose(expected, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+
+
+def assert_found(columns: dict[str, Tensor], frames: int = 6) -> None:
+    assert columns["frame"].tolist() == sorted([*range(frames)] * 4)
+    for frame in range(frames):
+        own = columns["frame"] == frame
+        place = torch.stack([columns["x"][own], columns["y"][own]], dim=1)
+        assert (torch.cdist(XY, place).amin(dim=1) < 0.2).all()
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        TOLD,
+        {**TOLD, "read_noise": 1.5},
+        {**TOLD, "read_noise": torch.full((110, 120), 1.5)},
+        {**TOLD, "read_noise": 1.5, "sigma_px": 1.1},
+        {"sigma_px": 1.1},
+    ],
+)
+def test_what_is_not_told_is_estimated_and_said(told: dict[str, object]) -> None:
+    locator, recorded = Locator(**told), counts()  # type: ignore[arg-type]
+    said = " ".join(locator.learn(recorded))
+    columns = locator(recorded)
+    assert_found(columns)
+    assert {*columns["flag"].tolist()} == {0}
+    assert ("camera.gain" in said) == ("gain" not in told)
+    assert ("camera.read_noise" in said) == ("gain" in told and "read_noise" not in told)
+    assert ("psf.sigma_px" in said) == ("sigma_px" not in told)
+    assert columns["photons"].mean().item() == pytest.approx(
+        2000, rel=0.02 if "gain" in told else 0.3
+    )
+    assert columns["sigma_px"].mean().item() == pytest.approx(1.1, rel=0.02)
+    if "gain" in told:
+        assert columns["background"].mean().item() == pytest.approx(10, rel=0.05)
+    assert columns["score"].min() > 50
+    assert columns["sd_x"].mean().item() == pytest.approx(0.029, rel=0.15)
+
+
+def test_electron_multiplication_doubles_the_variance() -> None:
+    camera = {"em_gain": 100.0, "gain": 10.0, "read_noise": 30.0}
+    recorded = counts(40, 500.0, **camera)
+    locator = Locator(offset=100.0, sigma_px=1.1, **camera)  # type: ignore[arg-type]
+    locator.learn(recorded)
+    columns = locator(recorded)
+    assert columns["photons"].mean().item() == pytest.approx(500, rel=0.05)
+    truth = XY.repeat(40, 1)
+    order = torch.cdist(torch.stack([columns["x"], columns["y"]], dim=1), XY).argmin(dim=1)
+    pull = (columns["x"] - XY[order, 0]) / columns["sd_x"]
+    assert len(pull) == len(truth)
+    assert (pull.abs() < 1).double().mean() == pytest.approx(0.683, abs=0.1)
+
+
+def test_saturated_and_crowded_spots_are_flagged() -> None:
+    recorded = counts(2, 20_000.0, bits=12)
+    assert (recorded == 4095).sum() > 8
+    columns = Locator(**TOLD, read_noise=1.5, sigma_px=1.1, saturation=4095)(recorded)  # type: ignore[arg-type]
+    assert_found(columns, 2)
+    assert {FLAGS[int(flag)] for flag in columns["flag"]} == {"saturated"}
+    wide = Locator(**TOLD, read_noise=1.5, sigma_px=0.8)(counts(2, 20_000.0))  # type: ignore[arg-type]
+    assert FLAGS.index("crowded") in wide["flag"].tolist()
+
+
+def test_a_measured_psf_is_as_wide_as_it_is() -> None:
+    place = (torch.arange(65) - 32) / 5
+    array = torch.exp(-(place.square() + place[:, None].square()) / (2 * 1.05**2))
+    psf = {"name": "measured", "file": array, "oversampling": 5}
+    locator = Locator(**TOLD, read_noise=1.5, psf=psf)  # type: ignore[arg-type]
+    assert locator.sigma_px == pytest.approx(1.05, rel=0.05)
+    columns = locator(counts())
+    assert "sigma_px" not in columns
+    assert_found(columns)
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"gain": 0.5}, "camera.gain and camera.offset go together"),
+        ({"offset": 100.0}, "camera.gain and camera.offset go together"),
+        ({"read_noise": 1.0}, "give camera.gain"),
+        ({"em_gain": 30.0}, "give camera.gain"),
+        ({"gain": 0.0, "offset": 0.0}, "camera.gain"),
+        ({"sigma_px": 0.0}, "psf.sigma_px must be between 0.3 and 6"),
+        ({"sigma_px": 9.0}, "psf.sigma_px must be between 0.3 and 6"),
+        ({"false_alarms": 0.0}, "false_alarms must be more than 0"),
+        ({**TOLD, "read_noise": -1.0}, "camera.read_noise"),
+        (
+            {
+                "psf": {"name": "measured", "file": torch.ones(9, 9), "oversampling": 5},
+                "sigma_px": 1.0,
+            },
+            "as wide as it is",
+        ),
+    ],
+)
+def test_settings_that_cannot_be(settings: dict[str, object], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        Locator(**settings)  # type: ignore[arg-type]
+
+
+def test_a_map_of_another_size_and_an_offset_above_the_frames(tmp_path: Path) -> None:
+    np.save(tmp_path / "map.npy", np.ones((5, 5), np.float32))
+    locator = Locator(**TOLD, read_noise=str(tmp_path / "map.npy"))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"camera.read_noise is a map of \(5, 5\)"):
+        locator.learn(counts(2))
+    with pytest.raises(UserError, match="is more than most pixels hold"):
+        Locator(gain=0.5, offset=500.0).learn(counts(2))
+
+
+def test_frames_without_spots_or_values_have_no_rows() -> None:
+    locator = Locator(**TOLD, read_noise=1.5, sigma_px=1.1)  # type: ignore[arg-type]
+    for empty in (torch.full((2, 40, 40), 100.0), torch.full((2, 40, 40), torch.nan)):
+        columns = locator(empty)
+        assert {len(column) for column in columns.values()} == {0}
