@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     programs = load_programs(options.checkpoint, options.only, options.device)
-    frame = max(FRAME, *(program.side | 1 for program in programs.values()))
+    frame = max([FRAME, *(program.side | 1 for program in programs.values())])
     options.output.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     chosen = [
