@@ -89,9 +89,10 @@ class PointRegressor(L.LightningModule):
             )
 
     def encode(self, image: Tensor) -> Tensor:
-        """Turn images (B, 1, H, W), of no other size than the model's, into what the head takes."""
+        """Turn images (B, 1, H, W), of the model's size or any, into what the head takes."""
         height, width = self.size
-        if image.shape[1:] != (1, height, width):
+        sized = image.shape[2:] == self.size or (self.any_size and image.ndim == 4)
+        if image.shape[1:2] != (1,) or not sized:
             raise ValueError(f"expected images (B, 1, {height}, {width}), got {tuple(image.shape)}")
         features: Tensor = self.features(image)
         return features.float()

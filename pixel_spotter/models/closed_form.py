@@ -33,6 +33,7 @@ class ClosedForm(SolvedRegressor):
         UserError: if there is no such estimator, or it cannot have such settings.
     """
 
+    any_size = True
     takes_gaps = True
 
     def __init__(

@@ -28,6 +28,7 @@ class Answers(PointRegressor):
                 f"{', '.join(others)} px"
             )
         self.members = list(members)
+        self.any_size = all(member.any_size for member in members)
         self.features = nn.ModuleDict({"members": nn.ModuleList(members)})
 
     def estimate(self, image: Tensor) -> Columns:

@@ -3,7 +3,15 @@
 import torch
 from torch import Tensor, nn
 
-from pixel_spotter.coordinates import Columns, Size, all_positions, as_columns, pixel_of, to_px
+from pixel_spotter.coordinates import (
+    Columns,
+    Size,
+    all_positions,
+    as_columns,
+    pixel_of,
+    sides_px,
+    to_px,
+)
 
 
 class LinearHead(nn.Module):
@@ -24,16 +32,31 @@ class LinearHead(nn.Module):
 
 
 class SoftArgmax(nn.Module):
-    """Turns logits (B, 1, H + 2 margin, W + 2 margin) into the ``x``, ``y`` of their softmax."""
+    """Turns logits (B, 1, H + 2 margin, W + 2 margin) into the ``x``, ``y`` of their softmax.
+
+    In larger maps, a part of that size around the largest logit is all that counts: the small
+    probabilities of a background that was never that large in training would add up.
+    """
 
     def __init__(self, size: Size, margin: int = 0) -> None:
         super().__init__()
-        height, width = (side + 2 * margin for side in size)
-        positions = all_positions((height, width)).float() - margin
+        self.sides = (size[0] + 2 * margin, size[1] + 2 * margin)
+        self.margin = margin
+        positions = all_positions(self.sides).float() - margin
         self.positions = nn.Buffer(positions, persistent=False)
 
     def forward(self, maps: Tensor) -> Columns:
-        return as_columns(maps.flatten(1).softmax(dim=1) @ self.positions)
+        sides = (maps.shape[2], maps.shape[3])
+        if sides == self.sides:
+            return as_columns(maps.flatten(1).softmax(dim=1) @ self.positions)
+        positions = all_positions(sides).to(self.positions)
+        peak = positions[maps.flatten(1).argmax(dim=1)]
+        height, width = map(min, sides, self.sides)
+        window = sides_px((height, width), peak)
+        first = (peak - window // 2).clamp(min=0).minimum(sides_px(sides, peak) - window)
+        inside = ((positions >= first[:, None]) & (positions < (first + window)[:, None])).all(2)
+        logits = maps.flatten(1).masked_fill(~inside, -torch.inf)
+        return as_columns(logits.softmax(dim=1) @ (positions - self.margin))
 
 
 class PoolHead(nn.Module):
@@ -91,15 +114,20 @@ class BestBox(nn.Module):
         super().__init__()
         self.size, self.stride, self.box_px = size, stride, box_px
         self.cells = (-(-size[0] // stride), -(-size[1] // stride))
-        centres = (all_positions(self.cells) + 0.5) * stride - 0.5
-        self.centres = nn.Buffer(centres, persistent=False)
+        self.centres = nn.Buffer(self._centres(self.cells), persistent=False)
 
     def boxes(self, cells: Tensor) -> tuple[Tensor, Tensor]:
         """Return every cell's objectness (B, N) and box (x, y, width, height), px: (B, N, 4)."""
         numbers = cells.flatten(2).mT
-        centre = self.centres + self.stride * numbers[..., 1:3]
+        there = (cells.shape[2], cells.shape[3])
+        centres = self.centres if there == self.cells else self._centres(there).to(self.centres)
+        centre = centres + self.stride * numbers[..., 1:3]
         side = self.box_px * numbers[..., 3:].clamp(-8, 8).exp()
         return numbers[..., 0], torch.cat([centre, side], dim=2)
+
+    def _centres(self, cells: Size) -> Tensor:
+        """Return the cells' centres (x, y), px: (N, 2)."""
+        return (all_positions(cells) + 0.5) * self.stride - 0.5
 
     def cell_of(self, xy_px: Tensor) -> Tensor:
         """Return which cell points (B, 2) lie in: (B,)."""

@@ -29,6 +29,7 @@ class HeatmapRegressor(PointRegressor):
         sigma_px: standard deviation of that Gaussian.
     """
 
+    any_size = True
     head: SoftArgmax
 
     def __init__(

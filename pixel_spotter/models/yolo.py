@@ -31,6 +31,7 @@ class YOLORegressor(PointRegressor):
         box_px: side of the true box.
     """
 
+    any_size = True
     head: BestBox
 
     def __init__(

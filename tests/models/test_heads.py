@@ -35,6 +35,21 @@ def test_soft_argmax_by_hand() -> None:
     assert answer(SoftArgmax((3, 3), margin=1), logits) == [pytest.approx([1.25, 0.75])]
 
 
+def test_of_larger_maps_a_part_around_the_peak_counts() -> None:
+    """Or else a background that was never that large would pull the answer to the middle."""
+    head = SoftArgmax((3, 3), margin=1)
+    logits = torch.zeros(1, 1, 30, 40)
+    logits[0, 0, 20, 9] = math.log(76.0)  # among 24 others of the part: 0.76 of its sum
+    logits[0, 0, 20, 11] = math.log(26.0)
+    logits[0, 0, 20, 14] = math.log(50.0)  # 3 px beyond the part
+    assert answer(head, logits) == [pytest.approx([8 + 2 * 25 / 125, 19], abs=1e-4)]
+    logits = torch.zeros(1, 1, 30, 40)
+    logits[0, 0, 29, 0] = math.log(76.0)  # the part ends where the map does
+    assert answer(head, logits) == [
+        pytest.approx([-1 + 0.24 * 2 * 25 / 24, 28 - 0.24 * 2 * 25 / 24])
+    ]
+
+
 def test_gradient_of_the_soft_argmax_by_hand() -> None:
     logits = torch.zeros(1, 1, 1, 3, requires_grad=True)
     SoftArgmax((1, 3))(logits)["x"][0].backward()
@@ -48,6 +63,13 @@ def test_pooling_by_hand() -> None:
     # unit u becomes ((u + 1) * 2 - 1) / 2 px
     assert answer(PoolHead(nn.Identity(), (2, 2), "max"), maps) == [pytest.approx([1.5, 1.0])]
     assert answer(PoolHead(nn.Identity(), (2, 2), "mean"), maps) == [pytest.approx([0.4, 0.375])]
+
+
+def test_cells_of_a_larger_image() -> None:
+    head = BestBox((8, 8), stride=4, box_px=1.0)
+    cells = torch.zeros(1, 5, 3, 6)
+    cells[0, 0, 2, 5] = 1.0
+    assert answer(head, cells) == [[21.5, 9.5]]
 
 
 def test_bins_by_hand() -> None:
