@@ -15,8 +15,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from pixel_spotter.coordinates import Columns, Size, as_size, as_xy
 from pixel_spotter.data.base import Batch, PointData
+from pixel_spotter.data.values import white_of
 from pixel_spotter.errors import UserError
 from pixel_spotter.metrics import Predictions, figures_of
+from pixel_spotter.models.doubts import familiar_looks, with_flag
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
@@ -59,10 +61,12 @@ class PointRegressor(L.LightningModule):
         self.optimizer_factory, self.scheduler_factory = optimizer, scheduler
         self.name = type(self).__module__.rpartition(".")[2]
         self.in_photons = False
+        self.learned_from: PointData | None = None
         self.trained_before: list[PointData] = []
         self.predictions = {"val": Predictions(), "test": Predictions()}
         self.columns: dict[str, Columns] = {}
         self.figures: dict[str, dict[str, float]] = {}
+        self._familiar: Tensor | None = None
 
     @classmethod
     def rebuild(cls, hparams: Mapping[str, Any], trust: Sequence[str] = ()) -> Self:
@@ -108,8 +112,14 @@ class PointRegressor(L.LightningModule):
         """Estimate ``x``, ``y``, px, and what else it knows, (N,) each, from images in memory.
 
         Images, ``batch_size`` at a time, are (N, H, W) or (H, W) of the model's size, if it does
-        not take any; in photons if the model was trained on such; if not, whole numbers are divided
-        by the largest of their type, others are taken as they are: black is 0, white 1.
+        not take any; in photons if the model was trained on such; if not, whole numbers of up to 16
+        bits are divided by the largest of their type, others are taken as they are: black is 0,
+        white 1. Among what it knows is ``flag``, an index of `coordinates.FLAGS`. Where it says that
+        there is nothing, the others are nan.
+
+        Raises:
+            ValueError: if images are of another size, or whole numbers that do not say what is
+                white.
         """
         images = np.asarray(images)
         if images.ndim == 2:
@@ -117,14 +127,27 @@ class PointRegressor(L.LightningModule):
         if images.ndim != 3 or (images.shape[1:] != self.size and not self.any_size):
             height, width = self.size
             raise ValueError(f"expected images (N, {height}, {width}), got {images.shape}")
-        scaled = np.issubdtype(images.dtype, np.integer) and not self.in_photons
-        white = np.iinfo(images.dtype).max if scaled else 1
+        white: float | None = 1.0
+        if np.issubdtype(images.dtype, np.integer) and not self.in_photons:
+            white = white_of(images.dtype)
+        if white is None:
+            raise ValueError(f"{images.dtype} does not say what is white: divide the images by it")
         self.eval()
         parts = []
         for part in np.split(images, range(batch_size, len(images), batch_size)):
-            image = torch.from_numpy(part.astype(np.float32) / white)[:, None]
-            parts.append(self.estimate(image.to(self.device)))
+            image = torch.from_numpy(part.astype(np.float32) / np.float32(white))[:, None]
+            image = image.to(self.device)
+            columns = self.estimate(image)
+            if "flag" not in columns:
+                columns = with_flag(columns, image, self._familiar_looks())
+            parts.append(columns)
         return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+
+    def _familiar_looks(self) -> Tensor | None:
+        """Return the looks of what it was trained on, if that is known; they are kept."""
+        if self._familiar is None and self.learned_from is not None:
+            self._familiar = familiar_looks(self.training_data(self.learned_from))
+        return self._familiar
 
     def count_parameters(self) -> int:
         """Return how many numbers the model has learned."""
@@ -139,8 +162,11 @@ class PointRegressor(L.LightningModule):
         return F.mse_loss(self(image), as_xy(truth, "_true"))
 
     def setup(self, stage: str) -> None:
-        """Refuse images that the model cannot take."""
-        if self.trainer.datamodule.has_gaps and not self.takes_gaps:  # type: ignore[attr-defined]
+        """Refuse images that the model cannot take; remember those that it learns from."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if stage == "fit":
+            self.learned_from, self._familiar = data, None
+        if data.has_gaps and not self.takes_gaps:
             raise UserError(
                 f"{self.name} takes no images with pixels without a value, which "
                 "data.cut_probability makes: model=spotter and estimators do"

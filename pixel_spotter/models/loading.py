@@ -37,7 +37,7 @@ def load_model(path: str | Path, trust: Sequence[str] = ()) -> tuple[PointRegres
         model.trained_before += [rebuild_data(described, trust) for described in before]
         hparams = checkpoint["datamodule_hyper_parameters"]
         data = rebuild_data({**checkpoint, "hyper_parameters": hparams}, trust)
-        model.in_photons = data.in_photons
+        model.in_photons, model.learned_from = data.in_photons, data
     except UserError as error:
         raise UserError(f"{path} {error}") from error
     except Exception as error:  # a checkpoint can hold any values

@@ -99,12 +99,13 @@ class TestContract:
             expected = model.estimate(image)
         for images in (grey, 255 * grey.astype(np.uint8), 65535 * grey.astype(np.uint16)):
             found = model.predict(images, batch_size=2)
-            assert [*found] == [*expected]
+            assert {*found} == {*expected, "flag"}
             for name, column in expected.items():
                 np.testing.assert_allclose(found[name], column, atol=1e-4, err_msg=name)
         assert model.predict(grey[3])["x"] == pytest.approx([expected["x"][3].item()], abs=1e-4)
-        with pytest.raises(ValueError, match=r"expected images \((N, 32, 32|B, 1, H, W)\)"):
-            model.predict(grey[:, :4])
+        if not model.any_size:
+            with pytest.raises(ValueError, match=r"expected images \(N, 32, 32\)"):
+                model.predict(grey[:, :4])
 
     @pytest.mark.parametrize(
         "shape", [(2, 1, 32, 31), (2, 1, 31, 32), (2, 3, 32, 32), (1, 32, 32), (2, 1, 64, 64)]

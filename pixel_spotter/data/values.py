@@ -1,0 +1,127 @@
+"""What the numbers in image files mean: which is white, what is grey, which way is up."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from pixel_spotter.coordinates import Size
+
+MOST_VALUES = 2**28
+"""So many values, colours counted apart, a frame may have: what claims more is not decoded."""
+
+
+_LUMA = (0.299, 0.587, 0.114)
+
+
+class UnreadableImageError(Exception):
+    """An image file, or a frame of it, that cannot be used: the message says why in one line."""
+
+
+class EndsEarlyError(UnreadableImageError):
+    """A frame that is not there, and neither is any after it."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a reader knows of a file before it decodes any of it.
+
+    Args:
+        count: of frames.
+        size: of each, (H, W), px.
+        white: what the file declares to be white, in its own numbers; None where it does not.
+        floating: whether its numbers are floating-point ones.
+        read: decodes a frame, by its number: (H, W), any real type.
+        close: closes the file.
+        notes: what was decided about its values, or stays unknown.
+    """
+
+    count: int
+    size: Size
+    white: float | None
+    floating: bool
+    read: Callable[[int], np.ndarray]
+    close: Callable[[], object]
+    notes: tuple[str, ...] = ()
+
+
+def white_of(dtype: np.dtype[Any], bits: int | None = None) -> float | None:
+    """Return what is white in numbers of a type, if that says it.
+
+    Args:
+        dtype: the type.
+        bits: how many of its bits count; None are all.
+
+    Returns:
+        The largest number of whole ones of up to 16 bits; None of others.
+    """
+    if dtype.kind == "b":
+        return 1.0
+    bits = 8 * dtype.itemsize if bits is None else bits
+    if dtype.kind not in "iu" or not 1 <= bits <= 16:
+        return None
+    return float(2 ** (bits - (dtype.kind == "i")) - 1)
+
+
+def luma(rgb: np.ndarray) -> np.ndarray:
+    """Return the grey of colours (3, H, W), as ITU-R 601 has it: (H, W), float32."""
+    weighted = (np.multiply(w, c, dtype=np.float64) for w, c in zip(_LUMA, rgb, strict=True))
+    grey: np.ndarray = np.asarray(sum(weighted), dtype=np.float32)
+    return grey
+
+
+def upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn an image (H, W) as the orientation of TIFF 6.0, which is EXIF's, says: 1 is upright."""
+    image = image[::-1] if orientation in (3, 4, 6, 7) else image
+    image = image[:, ::-1] if orientation in (2, 3, 7, 8) else image
+    return image.T if 5 <= orientation <= 8 else image
+
+
+def upright_size(size: Size, orientation: int) -> Size:
+    """Return the size (H, W) that an image has once it is upright."""
+    return (size[1], size[0]) if 5 <= orientation <= 8 else size
+
+
+def refuse_absurd(*sides: int) -> None:
+    """Refuse to decode what claims to have so many values, or none."""
+    if min(sides) < 1:
+        raise UnreadableImageError("has no pixels")
+    total = 1
+    for side in sides:
+        total *= int(side)
+    if total > MOST_VALUES:
+        raise UnreadableImageError("is absurdly large")
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Tell in one line whatever the readers come up with on files that they cannot read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except UnreadableImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError("is not an image of a known format") from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableImageError("is absurdly large") from error
+    except MemoryError as error:
+        raise UnreadableImageError("is too large for the memory") from error
+    except OSError as error:
+        raise UnreadableImageError(f"cannot be read: {error.strerror or _line(error)}") from error
+    except Exception as error:  # damaged files make readers raise anything
+        raise UnreadableImageError(f"is damaged: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    words = " ".join(str(error).split())
+    return words[:200] or type(error).__name__
+
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)  # it logs damage before it raises
