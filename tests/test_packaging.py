@@ -50,7 +50,9 @@ def test_the_version_is_written_twice_and_the_same() -> None:
 
 def test_every_import_is_a_declared_dependency() -> None:
     top_level = metadata.packages_distributions()
-    declared = {canonical(requirement) for requirement in PROJECT["dependencies"]}
+    extras = PROJECT["optional-dependencies"]
+    needed = [*PROJECT["dependencies"], *extras["fits"], *extras["nd2"]]
+    declared = {canonical(requirement) for requirement in needed}
     imported = set()
     for file in (ROOT / "pixel_spotter").rglob("*.py"):
         imported |= set(re.findall(r"^\s*(?:from|import) (\w+)", file.read_text(), re.MULTILINE))

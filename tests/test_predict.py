@@ -6,16 +6,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 import torch
-from conftest import CommandServer, Run, png_header
+from conftest import CommandServer, Run, png_header, save_checkpoint
 from PIL import Image
 
 from pixel_spotter.coordinates import all_positions
+from pixel_spotter.models.closed_form import ClosedForm
 from pixel_spotter.models.loading import load_model
 from pixel_spotter.predict import growing, predict
 from pixel_spotter.simulation.pixels import render_pixels
 
 SIZE = (16, 16)
+UNLIKE = "unlike training"
 
 
 def write_pixel(path: Path, x: int, y: int) -> None:
@@ -27,9 +30,13 @@ def write_pixel(path: Path, x: int, y: int) -> None:
 
 
 def table(text: str) -> dict[str, tuple[float, float]]:
+    return {row["file"]: (float(row["x"]), float(row["y"])) for row in rows_of(text)}
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
     reader = csv.DictReader(io.StringIO(text))
-    assert reader.fieldnames == ["file", "x", "y"]
-    return {row["file"]: (float(row["x"]), float(row["y"])) for row in reader}
+    assert reader.fieldnames == ["file", "x", "y", "flag", "frame"]
+    return [*reader]
 
 
 @torch.no_grad()
@@ -48,7 +55,7 @@ def test_files_are_predicted_as_rendered_images_are(
     for file, point in zip(files, points, strict=True):
         write_pixel(file, *point)
     model, _ = load_model(tiny_run.best)
-    failures: dict[Path, str] = {}
+    failures: dict[Path, list[str]] = {}
     batches = [*predict(model, files, batch_size, failures)]
     assert failures == {}
     assert [len(batch) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
@@ -153,6 +160,10 @@ def test_bad_files_are_named_and_the_others_predicted(
         (["images=a.png", "device=meta"], "device=meta"),
         (["images=a.png", "output=a.png/x.csv"], "a.png"),
         (["images=a.png", "output=."], "."),
+        (["images=a.png", "white=bright"], "white must be a number"),
+        (["images=a.png", "black=nan"], "black must be a number"),
+        (["images=a.png", "white=5", "black=5"], "white must be more than black=5"),
+        (["images=a.png", "black=255"], "1 of 1 files could not be predicted"),
         ([], "images is missing"),
     ],
 )
@@ -162,6 +173,170 @@ def test_mistakes(
     write_pixel(tmp_path / "a.png", 3, 4)
     ended = run_command("predict", f"checkpoint={tiny_run.best}", *arguments, cwd=tmp_path)
     assert says in ended.error()
+
+
+def pixel(x: int, y: int, value: float, dtype: type, size: tuple[int, int] = SIZE) -> np.ndarray:
+    image = np.zeros(size, dtype)
+    image[y, x] = value
+    return image
+
+
+def test_every_frame_of_a_stack(run_command: CommandServer, tiny_run: Run, tmp_path: Path) -> None:
+    points = [(3, 4), (9, 2), (15, 0), (0, 15), (8, 8)]
+    stack = np.stack([pixel(x, y, 65535, np.uint16) for x, y in points])
+    tifffile.imwrite(tmp_path / "stack.tif", stack, photometric="minisblack")
+    write_pixel(tmp_path / "one.png", 3, 4)
+    ended = run_command(
+        "predict", f"checkpoint={tiny_run.best}", "images=*.*", "batch_size=2", cwd=tmp_path
+    )
+    assert ended.code == 0, ended.stderr
+    assert ended.stderr == ""
+    rows = rows_of(ended.stdout)
+    assert [(row["file"], row["frame"]) for row in rows] == [
+        ("one.png", "0"), *(("stack.tif", str(frame)) for frame in range(5))
+    ]  # fmt: skip
+    for row, xy in zip(rows, expected(tiny_run, (3, 4), *points), strict=True):
+        assert (float(row["x"]), float(row["y"])) == pytest.approx(xy, abs=1e-3)
+        assert row["flag"] == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "settings", "flags", "told"),
+    [
+        (pixel(3, 4, 65535, np.uint16), [], "", ""),
+        (pixel(3, 4, 4095, np.uint16), ["white=4095"], "", ""),
+        (pixel(3, 4, 4095, np.uint16), [], UNLIKE, "the camera has 12 bits, say white=4095"),
+        (pixel(3, 4, 200, np.uint16), [], UNLIKE, "the camera has 10 bits, say white=1023"),
+        (pixel(3, 4, 60, np.uint8), [], UNLIKE, "brightest value is 60, where 255 is white"),
+        (pixel(3, 4, 4095, np.float32), ["white=4095"], "", ""),
+        (pixel(3, 4, 4095, np.int32) + 100, ["white=4195", "black=100"], "", ""),
+        (pixel(3, 4, 1, np.float64), [], "", ""),
+        (pixel(3, 4, 32767, np.int16), [], "", ""),
+    ],
+)  # fmt: skip
+def test_one_rule_for_values(
+    values: np.ndarray,
+    settings: list[str],
+    flags: str,
+    told: str,
+    run_command: CommandServer,
+    tiny_run: Run,
+    tmp_path: Path,
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack")
+    ended = run_command(
+        "predict", f"checkpoint={tiny_run.best}", "images=a.tif", *settings, cwd=tmp_path
+    )
+    assert ended.code == 0, ended.stderr
+    (row,) = rows_of(ended.stdout)
+    assert row["flag"] == flags
+    assert told in ended.stderr
+    assert bool(ended.stderr) == bool(told)
+    if not flags:
+        (xy,) = expected(tiny_run, (3, 4))
+        assert (float(row["x"]), float(row["y"])) == pytest.approx(xy, abs=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.uint32])
+def test_where_nothing_says_what_is_white_the_file_is_refused(
+    dtype: type, run_command: CommandServer, tiny_run: Run, tmp_path: Path
+) -> None:
+    stack = np.stack([pixel(3, 4, 1, dtype), pixel(3, 4, 4095, dtype)])
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack")
+    ended = run_command("predict", f"checkpoint={tiny_run.best}", "images=a.tif", cwd=tmp_path)
+    assert ended.error() == "1 of 1 files could not be predicted"
+    (reason, _) = ended.stderr.splitlines()
+    assert reason.startswith("a.tif: ")
+    assert "give white=" in reason
+    assert rows_of(ended.stdout) == []
+
+
+def test_what_cannot_be_an_answer_says_so(
+    run_command: CommandServer, tiny_run: Run, tmp_path: Path
+) -> None:
+    for name, image in (
+        ("black", pixel(3, 4, 0, np.uint8)),
+        ("grey", pixel(3, 4, 200, np.uint8) + 40),
+    ):
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    ended = run_command("predict", f"checkpoint={tiny_run.best}", "images=*.png", cwd=tmp_path)
+    assert ended.code == 0, ended.stderr
+    black, grey = rows_of(ended.stdout)
+    assert (black["x"], black["y"], black["flag"]) == ("nan", "nan", "nothing found")
+    assert grey["flag"] == "unlike training"
+
+
+def test_a_damaged_frame_is_named_and_the_others_predicted(
+    run_command: CommandServer, tiny_run: Run, tmp_path: Path
+) -> None:
+    stack = np.stack([pixel(x, 4, 1, np.float32) for x in range(6)])
+    stack[2:4, 0, 0] = np.nan
+    np.save(tmp_path / "a.npy", stack)
+    write_pixel(tmp_path / "b.png", 3, 4)
+    ended = run_command("predict", f"checkpoint={tiny_run.best}", "images=*.*", cwd=tmp_path)
+    assert ended.error() == "1 of 2 files could not be predicted, 1 of them in part"
+    assert ended.stderr.splitlines()[0] == (
+        "a.npy: each of frames 2 to 3 holds values that are not finite"
+    )
+    rows = rows_of(ended.stdout)
+    assert [(row["file"], row["frame"]) for row in rows] == [
+        *(("a.npy", frame) for frame in "0145"), ("b.png", "0")
+    ]  # fmt: skip
+
+
+def test_what_is_skipped_or_decided_is_said_once(
+    run_command: CommandServer, tiny_run: Run, tmp_path: Path
+) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        write_pixel(tmp_path / "images" / name, 3, 4)
+        Image.open(tmp_path / "images" / name).convert("RGB").save(tmp_path / "images" / name)
+    for name in ("d.txt", "e.txt", "f.csv", "g.zip", ".hidden"):
+        (tmp_path / "images" / name).touch()
+    ended = run_command("predict", f"checkpoint={tiny_run.best}", "images=images", cwd=tmp_path)
+    assert ended.code == 0
+    assert ended.stderr.splitlines() == [
+        "skipped 4 files not named as images are: d.txt, e.txt, f.csv and 1 other",
+        "images/a.png and 2 others: is in colour, turned to grey",
+    ]
+
+
+def test_a_model_of_any_size(run_command: CommandServer, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "any.ckpt"
+    torch.manual_seed(0)
+    save_checkpoint(checkpoint, ClosedForm(16, "argmax"), 16)
+    points = {"a.png": (3, 4, SIZE), "b.png": (30, 4, (20, 40)), "c.png": (5, 6, (20, 40))}
+    points["d.png"] = (1, 2, (3, 4))
+    for name, (x, y, size) in points.items():
+        Image.fromarray(pixel(x, y, 255, np.uint8, size)).save(tmp_path / name)
+    ended = run_command("predict", f"checkpoint={checkpoint}", "images=*.png", cwd=tmp_path)
+    assert ended.code == 0, ended.stderr
+    assert table(ended.stdout) == {name: (x, y) for name, (x, y, _) in points.items()}
+
+
+def test_frames_too_small_for_a_model_of_any_size(
+    run_command: CommandServer, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "any.ckpt"
+    save_checkpoint(checkpoint, ClosedForm(16, "centroid"), 16)
+    write_pixel(tmp_path / "a.png", 8, 8)
+    Image.fromarray(pixel(1, 2, 255, np.uint8, (3, 4))).save(tmp_path / "b.png")
+    ended = run_command("predict", f"checkpoint={checkpoint}", "images=*.png", cwd=tmp_path)
+    assert ended.error() == "1 of 2 files could not be predicted"
+    assert ended.stderr.startswith("b.png: cannot be predicted: ")
+    assert table(ended.stdout) == {"a.png": (8, 8)}
+
+
+def test_a_full_disk(run_command: CommandServer, tiny_run: Run, tmp_path: Path) -> None:
+    stack = np.stack([pixel(3, 4, 255, np.uint8)] * 2000)
+    np.save(tmp_path / "a.npy", stack)
+    asked = ["images=a.npy", "output=out.csv", "batch_size=100"]
+    ended = run_command(
+        "predict", f"checkpoint={tiny_run.best}", *asked, cwd=tmp_path, fsize=20_000
+    )
+    assert "out.csv.part" in ended.error()
+    assert not (tmp_path / "out.csv").exists()
+    lines = (tmp_path / "out.csv.part").read_text().splitlines()
+    assert len(lines) > 100, "what was found by then is not there"
 
 
 def test_photons_are_not_read_from_files(run_command: CommandServer, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What the numbers in image files mean: which is white, what is grey, which way is up."""
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -91,10 +92,7 @@ def refuse_absurd(*sides: int) -> None:
     """Refuse to decode what claims to have so many values, or none."""
     if min(sides) < 1:
         raise UnreadableImageError("has no pixels")
-    total = 1
-    for side in sides:
-        total *= int(side)
-    if total > MOST_VALUES:
+    if math.prod(map(int, sides)) > MOST_VALUES:
         raise UnreadableImageError("is absurdly large")
 
 

@@ -60,10 +60,13 @@ def test_boxes_reach_every_table(run_command: CommandServer, tmp_path: Path) -> 
     assert 0 <= read_json(run / "metrics.json")["test/box_iou"] <= 1
     header = (run / "predictions.csv").read_text().splitlines()[0]
     assert header == "sample,x,y,box_width_px,box_height_px,objectness,x_true,y_true"
-    Image.new("L", (16, 16)).save(tmp_path / "black.png")
+    image = Image.new("L", (16, 16))
+    image.putpixel((3, 4), 255)
+    image.save(tmp_path / "pixel.png")
     checkpoint = f"checkpoint={run / 'checkpoints/best.ckpt'}"
-    ended = run_command("predict", checkpoint, "images=black.png", cwd=tmp_path)
+    ended = run_command("predict", checkpoint, "images=pixel.png", cwd=tmp_path)
     titles, row = (line.split(",") for line in ended.stdout.splitlines())
-    assert titles == ["file", "x", "y", "box_width_px", "box_height_px", "objectness"]
-    assert len(row) == 6
+    known = ["file", "x", "y", "box_width_px", "box_height_px", "objectness"]
+    assert titles == [*known, "flag", "frame"]
+    assert len(row) == 8
     assert 0 < float(row[5]) < 1
