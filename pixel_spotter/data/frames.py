@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from PIL import Image
 
-from pixel_spotter.data import readers
+from pixel_spotter.data import arrays, extras, pillow
 from pixel_spotter.data.tiff import open_tiff
 from pixel_spotter.data.values import EndsEarlyError, Opened, UnreadableImageError, told
 from pixel_spotter.errors import UserError
@@ -21,10 +21,10 @@ ENDINGS = {".tif", ".tiff", ".btf", ".tf8", ".lsm", ".stk", ".npy", ".npz", ".fi
 
 _BEGINNINGS: dict[bytes, Callable[[Path], Opened]] = {
     **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), open_tiff),
-    b"\x93NUMPY": readers.open_npy,
-    b"PK\x03\x04": readers.open_npz,
-    b"SIMPLE  =": readers.open_fits,
-    b"\xda\xce\xbe\x0a": readers.open_nd2,
+    b"\x93NUMPY": arrays.open_npy,
+    b"PK\x03\x04": arrays.open_npz,
+    b"SIMPLE  =": extras.open_fits,
+    b"\xda\xce\xbe\x0a": extras.open_nd2,
 }
 """How files begin, whatever they are called; all others are Pillow's."""
 
@@ -142,7 +142,7 @@ def open_frames(path: Path) -> Frames:
     """Open an image file, whatever it is called, without decoding it.
 
     TIFF in all its kinds, ``.npy`` and ``.npz`` (frames (H, W), or (..., H, W)), FITS and ND2,
-    where astropy and nd2 are installed, and what Pillow decodes by itself: see `readers.PILLOW`.
+    where astropy and nd2 are installed, and what Pillow decodes by itself: see `pillow.FORMATS`.
 
     Raises:
         UnreadableImageError: if the file is no image, damaged, or absurdly large.
@@ -154,8 +154,8 @@ def open_frames(path: Path) -> Frames:
             raise UnreadableImageError("is empty, and not an image")
         opener = next((o for b, o in _BEGINNINGS.items() if start.startswith(b)), None)
         if path.suffix.lower() == ".nd2":  # old ones begin as JPEG 2000 files do
-            opener = readers.open_nd2
-        return Frames(path, (opener or readers.open_pillow)(path))
+            opener = extras.open_nd2
+        return Frames(path, (opener or pillow.open_pillow)(path))
 
 
 def find_images(images: str) -> list[Path]:
@@ -182,7 +182,7 @@ def skipped_files(images: str) -> list[Path]:
 
 def _is_image(file: Path) -> bool:
     ending = file.suffix.lower()
-    of_pillow = Image.registered_extensions().get(ending) in readers.PILLOW
+    of_pillow = Image.registered_extensions().get(ending) in pillow.FORMATS
     return of_pillow or ending == ".nd2" or ending in ENDINGS
 
 

@@ -2,7 +2,6 @@
 
 import math
 import re
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,14 +60,13 @@ def open_tiff(path: Path) -> Opened:
         first = _page(tif, chosen[0])
         kind, height_width = _kind(first), upright_size(*_size_and_orientation(first))
         shared = _planes(tif, first) if len(pages) == 1 else 1
-        samples = kind.samples if kind.photometric in _GREY else 1
-        read = partial(_read, tif, chosen, kind, shared, samples)
-        notes = _notes(first, kind, samples)
+        reader = _Reader(tif, chosen, kind, shared)
+        notes = _notes(first, kind, reader.samples)
     except BaseException:
         tif.close()
         raise
-    count = max(len(chosen), shared) * samples
-    return Opened(count, height_width, kind.white, kind.dtype.kind == "f", read, tif.close, notes)
+    count, floating = max(len(chosen), shared) * reader.samples, kind.dtype.kind == "f"
+    return Opened(count, height_width, kind.white, floating, reader.read, tif.close, notes)
 
 
 def _full_pages(tif: TiffFile) -> "range | list[int]":
@@ -146,22 +144,43 @@ def _declared_white(page: TiffPage) -> float | None:
     return white_of(page.dtype, bits)
 
 
-def _read(
-    tif: TiffFile, chosen: "range | list[int]", kind: _Kind, shared: int, samples: int, frame: int
-) -> np.ndarray:
-    """Decode a frame: (H, W)."""
-    plane, sample = divmod(frame, samples)
-    page = _page(tif, chosen[0 if shared > 1 else plane])
-    found = _kind(page)
-    if found != kind:
-        raise UnreadableImageError(
-            f"is of {found.dtype}, {_name(found.photometric)}, white {found.white}; the first of "
-            f"{kind.dtype}, {_name(kind.photometric)}, white {kind.white}"
-        )
-    values = _shared(tif, page, plane) if shared > 1 else _decoded(tif, page)
-    planes = np.moveaxis(values, page.axes.index("S"), 0) if "S" in page.axes else values[None]
-    grey = _grey(page, kind, planes, sample)
-    return upright(grey, _size_and_orientation(page)[1])
+class _Reader:
+    """Decodes frames; of a directory with several, the others are kept, or why there are none."""
+
+    def __init__(
+        self, tif: TiffFile, chosen: "range | list[int]", kind: _Kind, shared: int
+    ) -> None:
+        self.tif, self.chosen, self.kind, self.shared = tif, chosen, kind, shared
+        self.samples = kind.samples if kind.photometric in _GREY else 1
+        self.kept: tuple[int, TiffPage | None, np.ndarray | Exception] = (-1, None, np.empty(0))
+
+    def read(self, frame: int) -> np.ndarray:
+        """Return a frame (H, W)."""
+        plane, sample = divmod(frame, self.samples)
+        if self.kept[0] != plane:
+            page = None
+            try:
+                page = _page(self.tif, self.chosen[0 if self.shared > 1 else plane])
+                self.kept = plane, page, self._decode(page, plane)
+            except Exception as error:
+                self.kept = plane, page, error
+        _, page, planes = self.kept
+        if isinstance(planes, Exception):
+            raise planes
+        assert page is not None
+        return upright(_grey(page, self.kind, planes, sample), _size_and_orientation(page)[1])
+
+    def _decode(self, page: TiffPage, plane: int) -> np.ndarray:
+        """Return an image's planes: (samples, H, W)."""
+        found, kind = _kind(page), self.kind
+        if found != kind:
+            raise UnreadableImageError(
+                f"is of {found.dtype}, {_name(found.photometric)}, white {found.white}; the first "
+                f"of {kind.dtype}, {_name(kind.photometric)}, white {kind.white}"
+            )
+        shared = self.shared > 1
+        values = _shared(self.tif, page, plane) if shared else _decoded(self.tif, page)
+        return np.moveaxis(values, page.axes.index("S"), 0) if "S" in page.axes else values[None]
 
 
 def _shared(tif: TiffFile, page: TiffPage, plane: int) -> np.ndarray:

@@ -18,6 +18,7 @@ MOST_VALUES = 2**28
 
 
 _LUMA = (0.299, 0.587, 0.114)
+_ROWS = 64
 
 
 class UnreadableImageError(Exception):
@@ -70,9 +71,14 @@ def white_of(dtype: np.dtype[Any], bits: int | None = None) -> float | None:
 
 
 def luma(rgb: np.ndarray) -> np.ndarray:
-    """Return the grey of colours (3, H, W), as ITU-R 601 has it: (H, W), float32."""
-    weighted = (np.multiply(w, c, dtype=np.float64) for w, c in zip(_LUMA, rgb, strict=True))
-    grey: np.ndarray = np.asarray(sum(weighted), dtype=np.float32)
+    """Return the grey of colours (3, H, W), as ITU-R 601 has it: (H, W), float32.
+
+    Equal ones stay what they are.
+    """
+    grey = np.empty(rgb.shape[1:], np.float32)
+    for start in range(0, len(grey), _ROWS):  # a photograph's colours take much memory
+        rows = slice(start, start + _ROWS)
+        grey[rows] = np.tensordot(_LUMA, rgb[:, rows].astype(np.float64), 1)
     return grey
 
 
@@ -90,7 +96,7 @@ def upright_size(size: Size, orientation: int) -> Size:
 
 def refuse_absurd(*sides: int) -> None:
     """Refuse to decode what claims to have so many values, or none."""
-    if min(sides) < 1:
+    if min(sides, default=0) < 1:
         raise UnreadableImageError("has no pixels")
     if math.prod(map(int, sides)) > MOST_VALUES:
         raise UnreadableImageError("is absurdly large")

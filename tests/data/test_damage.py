@@ -14,7 +14,7 @@ import tifffile
 from PIL import Image
 
 from pixel_spotter.data.frames import UnreadableImageError, open_frames
-from pixel_spotter.data.readers import PILLOW
+from pixel_spotter.data.pillow import FORMATS
 
 SIZE = (18, 16)
 
@@ -66,7 +66,7 @@ def samples() -> dict[str, bytes]:
         files[f"TIFF {mode}"] = written(
             lambda file, m=mode, h=how: rgb.convert(m).save(file, "TIFF", **h)
         )
-    for kind in PILLOW:
+    for kind in FORMATS:
         files[kind] = written(lambda file, kind=kind: rgb.save(file, kind))
     for kind in ("GIF", "PNG", "WEBP"):
         files[f"animated {kind}"] = written(

@@ -1,4 +1,5 @@
 import io
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +210,15 @@ def test_a_size_is_known_before_anything_is_decoded(tmp_path: Path) -> None:
     (tmp_path / "image.png").write_bytes(png_header(10_000, 12_000))
     with open_frames(tmp_path / "image.png") as frames:
         assert frames.size == (12_000, 10_000)
+
+
+def test_colours_count_towards_an_absurd_size(tmp_path: Path) -> None:
+    deep = bytearray(png_header(10_000, 10_000))
+    deep[25] = 2  # three times 8 bits
+    deep[29:33] = zlib.crc32(deep[12:29]).to_bytes(4, "big")
+    (tmp_path / "image.png").write_bytes(deep)
+    with pytest.raises(UnreadableImageError, match="absurdly large"):
+        open_frames(tmp_path / "image.png")
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

@@ -1,16 +1,19 @@
 """TIFFs of all kinds, written by tifffile, by Pillow, or by hand."""
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+from conftest import ROOT
 from PIL import Image
 
 from pixel_spotter.data.frames import Frames, UnreadableImageError, open_frames
 
 SIZE = (6, 8)
+REAL = ROOT.parent / "shared/data"
 
 
 def noise(dtype: Any = np.uint16, count: int = 0, high: int = 0, seed: int = 0) -> np.ndarray:
@@ -205,6 +208,49 @@ def test_declared_bits_say_what_is_white(path: Path) -> None:
         frames, counts = read(path)
         assert frames.white == white
         np.testing.assert_array_equal(counts[0], values)
+
+
+def test_an_image_of_several_channels_is_decoded_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or else damage that claims 65,535 channels would take hours."""
+    tifffile.imwrite(path, noise(count=5), photometric="minisblack", planarconfig="separate")
+    decoded: list[tifffile.TiffPage] = []
+    asarray = tifffile.TiffPage.asarray
+    for fails in (False, True):
+
+        def count(page: tifffile.TiffPage, fails: bool = fails, **how: Any) -> np.ndarray:
+            decoded.append(page)
+            assert not fails
+            return asarray(page, **how)
+
+        monkeypatch.setattr(tifffile.TiffPage, "asarray", count)
+        with open_frames(path) as frames:
+            failures: list[str] = []
+            assert len([*frames.readable(failures)]) == (0 if fails else 5)
+            assert len(failures) == fails
+    assert len(decoded) == 2
+
+
+@pytest.mark.parametrize("how", [{"compression": "zlib"}, {}, {"truncate": True}])
+def test_a_stack_takes_the_memory_of_a_frame(how: dict[str, Any], path: Path) -> None:
+    tifffile.imwrite(path, np.zeros((60, 500, 500), np.uint16), photometric="minisblack", **how)
+    tracemalloc.start()
+    with open_frames(path) as frames:
+        assert sum(1 for _ in frames) == 60
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8e6, "60 frames take 30 MB"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real files are not here")
+def test_real_files() -> None:
+    frames, counts = read(REAL / "stuck_particles.tif")
+    assert (frames.count, frames.size, frames.white) == (5, (512, 512), 65535)
+    assert (counts.min(), counts.max()) == (477, 576)
+    frames, counts = read(REAL / "star_field.tiff")
+    assert (frames.count, frames.size, frames.white) == (1, (768, 1024), 65535)
+    assert (counts.min(), counts.max()) == (1200, 65535)
 
 
 def test_signed_numbers_and_floats(path: Path) -> None:
