@@ -44,6 +44,10 @@ class _Kind(NamedTuple):
     photometric: int
     samples: int
 
+    def __str__(self) -> str:
+        white = "" if self.white is None else f", white {self.white:g}"
+        return f"{self.samples} x {self.dtype} {_name(self.photometric)}{white}"
+
 
 def open_tiff(path: Path) -> Opened:
     """Open a TIFF: each directory is a frame, or several where planes share one (see `_planes`).
@@ -61,7 +65,7 @@ def open_tiff(path: Path) -> Opened:
         kind, height_width = _kind(first), upright_size(*_size_and_orientation(first))
         shared = _planes(tif, first) if len(pages) == 1 else 1
         reader = _Reader(tif, chosen, kind, shared)
-        notes = _notes(first, kind, reader.samples)
+        notes = _notes(path, first, kind, reader.samples)
     except BaseException:
         tif.close()
         raise
@@ -174,10 +178,7 @@ class _Reader:
         """Return an image's planes: (samples, H, W)."""
         found, kind = _kind(page), self.kind
         if found != kind:
-            raise UnreadableImageError(
-                f"is of {found.dtype}, {_name(found.photometric)}, white {found.white}; the first "
-                f"of {kind.dtype}, {_name(kind.photometric)}, white {kind.white}"
-            )
+            raise UnreadableImageError(f"is of another kind, {found}, than the first, {kind}")
         shared = self.shared > 1
         values = _shared(self.tif, page, plane) if shared else _decoded(self.tif, page)
         return np.moveaxis(values, page.axes.index("S"), 0) if "S" in page.axes else values[None]
@@ -250,13 +251,15 @@ def _size_and_orientation(page: TiffPage) -> tuple[tuple[int, int], int]:
     return (page.imagelength, page.imagewidth), number
 
 
-def _notes(page: TiffPage, kind: _Kind, samples: int) -> tuple[str, ...]:
+def _notes(path: Path, page: TiffPage, kind: _Kind, samples: int) -> tuple[str, ...]:
     """Say in words what was decided about a file's planes and colours."""
     notes = []
     imagej = re.search(r"^ImageJ=[\s\S]*\bchannels=(\d+)", page.description)
     ome = re.search(r'<Pixels\b[^>]*\sSizeC="(\d+)"', page.description)
     declared = imagej or (ome if kind.photometric in _GREY else None)
     channels = int(declared[1]) if declared else samples
+    if {*re.findall(r'<UUID\b[^>]*\sFileName="([^"]*)"', page.description)} - {path.name}:
+        notes.append("names other files as its parts, which are read for themselves")
     if max(samples, channels) > 1:
         notes.append(f"holds {max(samples, channels)} channels, each of which counts as a frame")
     if kind.photometric == PHOTOMETRIC.PALETTE and page.is_imagej:

@@ -14,6 +14,7 @@ from pixel_spotter.data.frames import (
     open_frames,
     skipped_files,
 )
+from pixel_spotter.data.values import luma
 from pixel_spotter.errors import UserError
 
 SIZE = (6, 8)
@@ -65,6 +66,11 @@ def test_jpeg_is_close(tmp_path: Path) -> None:
 def test_colours_become_luma(colour: tuple[int, int, int], grey: float, tmp_path: Path) -> None:
     Image.new("RGB", SIZE[::-1], colour).save(tmp_path / "image.png")
     check(tmp_path / "image.png", np.full(SIZE, grey), atol=1 / 255)
+
+
+def test_colours_of_large_images_become_luma() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (3, 201, 7), dtype=np.uint8)
+    np.testing.assert_allclose(luma(rgb), np.tensordot([0.299, 0.587, 0.114], rgb, 1), rtol=1e-6)
 
 
 def test_grey_rgb_equals_grey(tmp_path: Path) -> None:

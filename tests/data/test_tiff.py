@@ -287,7 +287,10 @@ def test_frames_of_another_kind_or_size_are_named(path: Path) -> None:
         assert [frame for frame, _ in frames.readable(failures)] == [0, 3]
         first, second = failures
         assert first == "frame 1 is 6x5 px, not 6x8 as the file"
-        assert second.startswith("frame 2 is of uint8")
+        assert second == (
+            "frame 2 is of another kind, 1 x uint8 MINISBLACK, white 255, "
+            "than the first, 1 x uint16 MINISBLACK, white 65535"
+        )
 
 
 @pytest.mark.parametrize("compression", [None, "lzw"])
@@ -328,16 +331,31 @@ def test_absurd_sizes_are_refused_before_anything_is_decoded(tag: int, path: Pat
         open_frames(path).read(0)
 
 
+def test_absurd_tiles_are_refused_before_anything_is_decoded(path: Path) -> None:
+    tifffile.imwrite(path, noise(), compression="zlib", tile=(16, 16), metadata=None)
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        for tag in (322, 323):
+            tif.pages[0].tags[tag].overwrite(60_000)
+    with pytest.raises(UnreadableImageError, match="absurdly large"):
+        open_frames(path)
+
+
 def test_an_ome_file_opens_no_other(path: Path) -> None:
     """Its XML may name other files, which nobody asked for."""
-    secret = path.with_name("secret.ome.tif")
-    tifffile.imwrite(secret, noise(seed=1))
-    with tifffile.TiffFile(secret) as tif:
+    files = [path.with_name(f"{name}.ome.tif") for name in ("a", "b")]
+    tifffile.imwrite(files[1], noise(count=2), metadata={"axes": "TYX"})
+    with tifffile.TiffFile(files[1]) as tif:
         xml = str(tif.ome_metadata)
-    assert "<TiffData" in xml
-    uuid = f'<TiffData IFD="0"><UUID FileName="{secret.name}">urn:uuid:0</UUID></TiffData>'
-    start, end = xml.index("<TiffData"), xml.rindex("</Pixels>")
-    xml = xml[:start] + uuid + xml[end:]
-    tifffile.imwrite(path.with_name("a.ome.tif"), noise(), description=xml, metadata=None)
-    _, counts = read(path.with_name("a.ome.tif"))
+    data = "".join(
+        f'<TiffData IFD="0" FirstT="{t}">'
+        f'<UUID FileName="{file.name}">urn:uuid:{t}</UUID></TiffData>'
+        for t, file in enumerate(files)
+    )
+    xml = xml[: xml.index("<TiffData")] + data + xml[xml.rindex("</Pixels>") :]
+    for file in files:
+        tifffile.imwrite(file, noise(), description=xml, metadata=None)
+    with tifffile.TiffFile(files[0]) as tif:
+        assert tif.series[0].shape == (2, *SIZE), "tifffile would not read both"
+    frames, counts = read(files[0])
     np.testing.assert_array_equal(counts, [noise()])
+    assert frames.notes == ("names other files as its parts, which are read for themselves",)
