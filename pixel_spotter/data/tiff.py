@@ -3,7 +3,7 @@
 import math
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from tifffile import PHOTOMETRIC, TiffFile, TiffPage
@@ -59,18 +59,41 @@ def open_tiff(path: Path) -> Opened:
     """
     tif = TiffFile(path, is_ome=False)  # OME files are read by their pages: none refers to others
     try:
-        pages = tif.pages
+        cut_off = _is_cut_off(tif)
         chosen = _full_pages(tif)
         first = _page(tif, chosen[0])
         kind, height_width = _kind(first), upright_size(*_size_and_orientation(first))
-        shared = _planes(tif, first) if len(pages) == 1 else 1
+        shared = _planes(tif, first) if len(tif.pages) == 1 else 1
         reader = _Reader(tif, chosen, kind, shared)
         notes = _notes(path, first, kind, reader.samples)
     except BaseException:
         tif.close()
         raise
-    count, floating = max(len(chosen), shared) * reader.samples, kind.dtype.kind == "f"
+    found = shared if shared > 1 else len(chosen) + cut_off  # the frame that is known to be missing
+    count, floating = found * reader.samples, kind.dtype.kind == "f"
     return Opened(count, height_width, kind.white, floating, reader.read, tif.close, notes)
+
+
+def _is_cut_off(tif: TiffFile) -> bool:
+    """Tell whether a directory's successor is not in the file any more.
+
+    tifffile leaves out what is missing, and would follow directories in circles.
+    """
+    file, form = tif.filehandle, tif.tiff
+    order: Literal["little", "big"] = "little" if tif.byteorder == "<" else "big"
+    offset, seen = tif.pages.first.offset, set[int]()
+    while offset:
+        if offset in seen:
+            raise UnreadableImageError("is damaged: its directories go in circles")
+        seen.add(offset)
+        file.seek(offset)
+        tags = int.from_bytes(file.read(form.tagnosize), order)
+        file.seek(offset + form.tagnosize + tags * form.tagsize)
+        following = file.read(form.offsetsize)
+        offset = int.from_bytes(following, order)
+        if len(following) < form.offsetsize or offset >= file.size:
+            return True
+    return False
 
 
 def _full_pages(tif: TiffFile) -> "range | list[int]":
@@ -161,6 +184,8 @@ class _Reader:
     def read(self, frame: int) -> np.ndarray:
         """Return a frame (H, W)."""
         plane, sample = divmod(frame, self.samples)
+        if plane >= max(len(self.chosen), self.shared):
+            raise EndsEarlyError("is missing, and all that followed: the file ends before it")
         if self.kept[0] != plane:
             page = None
             try:

@@ -340,6 +340,37 @@ def test_absurd_tiles_are_refused_before_anything_is_decoded(path: Path) -> None
         open_frames(path)
 
 
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_directories_that_are_cut_off_are_missed(bigtiff: bool, path: Path) -> None:
+    with tifffile.TiffWriter(path, bigtiff=bigtiff) as tif:
+        for frame in noise(count=5):
+            tif.write(frame, metadata=None)
+    with tifffile.TiffFile(path) as tif:
+        last = tif.pages[4].offset
+    path.write_bytes(path.read_bytes()[:last])
+    with open_frames(path) as frames:
+        failures: list[str] = []
+        assert len([*frames.readable(failures)]) == 4
+        assert failures == ["frame 4 is missing, and all that followed: the file ends before it"]
+
+
+def test_directories_in_circles_are_refused(path: Path) -> None:
+    """Tifffile follows such that begin after a hundred for ever."""
+    with tifffile.TiffWriter(path) as tif:
+        for _ in range(150):
+            tif.write(noise(), metadata=None)
+    with tifffile.TiffFile(path) as tif:
+        back = tif.pages[120].offset.to_bytes(4, "little")
+        end = tif.pages.next_page_offset
+    with path.open("r+b") as file:
+        file.seek(end)
+        assert file.read(4) == bytes(4), "this is not where the next directory is named"
+        file.seek(end)
+        file.write(back)
+    with pytest.raises(UnreadableImageError, match="go in circles"):
+        open_frames(path)
+
+
 def test_an_ome_file_opens_no_other(path: Path) -> None:
     """Its XML may name other files, which nobody asked for."""
     files = [path.with_name(f"{name}.ome.tif") for name in ("a", "b")]
