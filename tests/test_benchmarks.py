@@ -50,8 +50,9 @@ def test_peers_measures_what_is_installed(peers: ModuleType, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("side", [13, 20, 33])
 def test_a_checkpoint_gets_images_of_its_own_size(
-    peers: ModuleType, tmp_path: Path, side: int
+    peers: ModuleType, tmp_path: Path, side: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ClosedForm, "any_size", False)
     path = tmp_path / "fit.ckpt"
     settings = {"sigma_px": 1.0, "read_noise": 0.0}
     model = ClosedForm(side, "maximum_likelihood", settings)

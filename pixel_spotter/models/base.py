@@ -86,11 +86,12 @@ class PointRegressor(L.LightningModule):
 
         No point lies closer to their edge than ``margin_px``: for models that look for it.
         """
-        if size != self.size:
+        if size != self.size and not self.any_size:
             raise UserError(
                 f"data.image_size: the model takes images of {self.size[0]}x{self.size[1]} px, not "
                 f"of {size[0]}x{size[1]} px"
             )
+        self.size = size
 
     def encode(self, image: Tensor) -> Tensor:
         """Turn images (B, 1, H, W), of the model's size or any, into what the head takes."""

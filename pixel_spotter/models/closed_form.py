@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pixel_spotter import estimators
 from pixel_spotter.arguments import check_arguments, require
-from pixel_spotter.coordinates import Columns
+from pixel_spotter.coordinates import Columns, Size
 from pixel_spotter.errors import UserError
 from pixel_spotter.models.solved import SolvedRegressor
 from pixel_spotter.simulation.camera import Camera
@@ -75,6 +75,13 @@ class ClosedForm(SolvedRegressor):
             self.hparams["psf"] = kept_psf(psf, self.settings["psf"])
         self.estimator(torch.zeros(1, *self.size), **self.settings)  # refuses what cannot be
         self.features = nn.Identity()
+
+    def search(self, size: Size, margin_px: float = 0) -> None:
+        """Look for spots in images of this size no closer to the edge than the margin."""
+        if "margin_px" in self.settings:
+            self.settings["margin_px"] = int(margin_px)
+        self.estimator(torch.zeros(1, *size), **self.settings)  # refuses what cannot be
+        super().search(size, margin_px)
 
     def decode(self, features: Tensor) -> Columns:
         """Return what the estimator makes of images (B, 1, H, W)."""

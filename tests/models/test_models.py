@@ -9,6 +9,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import CPU, ModelFiles, choices, compose, predicted
 from torch import nn
 
@@ -133,6 +134,22 @@ class TestContract:
         image, _ = pixels(6, 32, 32)
         one_by_one = torch.cat([model(one) for one in image.split(1)])
         torch.testing.assert_close(model(image), one_by_one, atol=1e-4, rtol=0)
+
+    @torch.no_grad()
+    def test_one_of_any_size_finds_there_what_it_finds_here(
+        self, choice: str, model_files: ModelFiles
+    ) -> None:
+        model = build(choice, model_files).eval()
+        if not model.any_size:
+            with pytest.raises(UserError, match="takes images of 32x32 px, not of 48x40 px"):
+                model.search((48, 40))
+            return
+        image, _ = pixels(6, 32, 32)
+        model.search((48, 40))
+        answers = model(F.pad(image, (0, 8, 0, 16)))
+        assert answers.shape == (6, 2)
+        assert (answers > -1).all()
+        assert (answers < torch.tensor([40, 48])).all()
 
     @torch.no_grad()
     def test_images_need_not_be_square(self, choice: str, model_files: ModelFiles) -> None:
