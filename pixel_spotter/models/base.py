@@ -115,8 +115,8 @@ class PointRegressor(L.LightningModule):
         Images, ``batch_size`` at a time, are (N, H, W) or (H, W) of the model's size, if it does
         not take any; in photons if the model was trained on such; if not, whole numbers of up to 16
         bits are divided by the largest of their type, others are taken as they are: black is 0,
-        white 1. Among what it knows is ``flag``, an index of `coordinates.FLAGS`. Where it says that
-        there is nothing, the others are nan.
+        white 1. Among what it knows is ``flag``, an index of `coordinates.FLAGS`; where that is
+        ``nothing found``, the others are nan.
 
         Raises:
             ValueError: if images are of another size, or whole numbers that do not say what is
