@@ -41,7 +41,7 @@ def open_pillow(path: Path) -> Opened:
             image.close()
             return _open_deep_png(path, size, orientation, significant, notes)
         white, scale = _white_of_pillow(image)
-        if depth == 16 or _is_deep_ppm(image):
+        if (depth == 16 and image.mode[0] != "I") or _is_deep_ppm(image):
             notes = (*notes, "has 16 bits, of which only 8 are read")
     except BaseException:
         image.close()

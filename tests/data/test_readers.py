@@ -193,6 +193,11 @@ def test_a_deep_png_is_not_cut_to_8_bits(tmp_path: Path) -> None:
             np.testing.assert_allclose(frames.read(0), grey * (alpha[..., 0] / 65535), rtol=1e-5)
 
 
+def test_deep_grey_animations_are_not_cut(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(imagecodecs.apng_encode(noise(count=3)))
+    check(tmp_path / "a.png", noise(count=3), 65535)
+
+
 @pytest.mark.parametrize("bits", [10, 12, 14])
 def test_a_png_says_how_many_of_its_bits_count(bits: int, tmp_path: Path) -> None:
     """The standard wants them shifted to the top; sBIT then says nothing about what is white."""
