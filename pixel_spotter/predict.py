@@ -8,20 +8,16 @@ from pixel_spotter.cli.begin import begin
 if __name__ == "__main__":
     begin("predict")  # before anything slow is imported
 
-import io
-import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from pixel_spotter import runs
 from pixel_spotter.arguments import require
 from pixel_spotter.cli.start import pick_device, run_command
 from pixel_spotter.coordinates import FLAGS
@@ -36,6 +32,7 @@ from pixel_spotter.data.remarks import Remarks, few
 from pixel_spotter.errors import UserError
 from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.loading import load_model
+from pixel_spotter.tables import check_output, growing
 
 MOST_PIXELS = 2**24
 """So many pixels, of whole images, are predicted at once at most."""
@@ -178,9 +175,7 @@ def run(cfg: DictConfig) -> None:
     remarks = Remarks()
     answered: set[Path] = set()
     progress = tqdm(files, unit="file", disable=not sys.stderr.isatty())
-    with growing(output) as table, progress:
-        written: Any = {"index": False, "float_format": "%.4f", "na_rep": "nan"}
-        begun = False
+    with growing(output, digits=4) as table, progress:
 
         def tell() -> None:
             for file, reasons in failures.items():
@@ -189,14 +184,12 @@ def run(cfg: DictConfig) -> None:
                 told[file] = len(reasons)
 
         for found in predict(model, progress, cfg.batch_size, failures, scale, remarks):
-            found.to_csv(table, header=not begun, lineterminator="\n", **written)
-            table.flush()
-            begun = True
+            table.add(found)
             answered.update(found["file"])
             tell()
         tell()
-        if not begun:
-            table.write("file,x,y,flag,frame\n")
+        if not answered:
+            table.add(pd.DataFrame(columns=["file", "x", "y", "flag", "frame"]))
     for line in remarks.lines():
         print(line, file=sys.stderr)
     if failures:
@@ -212,45 +205,6 @@ def _number(name: str, value: Any) -> float | None:
     fits = type(value) in (int, float) and np.isfinite(value)
     require(fits, name, "a number, in the file's own values, or null", value)
     return float(value)
-
-
-@contextmanager
-def growing(output: Path | None) -> Iterator[TextIO]:
-    """Give a table to write to that grows as rows come: a file, or standard output.
-
-    The file grows under the name ``OUTPUT.part`` and gets its own when it is complete; whatever
-    ends the work early leaves what was found by then.
-    """
-    if output is None:
-        assert isinstance(sys.stdout, io.TextIOWrapper)
-        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # names that are no text
-        yield sys.stdout
-        return
-    part, lock = (
-        output.with_name(name) for name in (f"{output.name}.part", f".{output.name}.lock")
-    )
-    with runs.owned(output, lock):
-        try:
-            with part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as table:
-                yield table
-            part.replace(output)
-        except BaseException as error:
-            if isinstance(error, OSError):
-                error.filename = error.filename or str(part)
-            print(f"what was found so far is in {part}", file=sys.stderr)
-            raise
-        finally:
-            with suppress(OSError):  # some systems delete no open file
-                lock.unlink()
-
-
-def check_output(output: Path) -> None:
-    """Refuse an output that could not be written in the end."""
-    if not output.name or (output.exists() and not output.is_file()):
-        raise UserError(f"output={output} cannot be replaced by a file, give another name")
-    nearest = next(folder for folder in output.absolute().parents if folder.exists())
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        raise UserError(f"output={output}: {nearest} is not a folder that can be written to")
 
 
 if __name__ == "__main__":

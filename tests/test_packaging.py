@@ -51,7 +51,7 @@ def test_the_version_is_written_twice_and_the_same() -> None:
 def test_every_import_is_a_declared_dependency() -> None:
     top_level = metadata.packages_distributions()
     extras = PROJECT["optional-dependencies"]
-    needed = [*PROJECT["dependencies"], *extras["fits"], *extras["nd2"]]
+    needed = [*PROJECT["dependencies"], *extras["fits"], *extras["nd2"], *extras["picasso"]]
     declared = {canonical(requirement) for requirement in needed}
     imported = set()
     for file in (ROOT / "pixel_spotter").rglob("*.py"):

@@ -14,8 +14,9 @@ from PIL import Image
 from pixel_spotter.coordinates import all_positions
 from pixel_spotter.models.closed_form import ClosedForm
 from pixel_spotter.models.loading import load_model
-from pixel_spotter.predict import growing, predict
+from pixel_spotter.predict import predict
 from pixel_spotter.simulation.pixels import render_pixels
+from pixel_spotter.tables import growing
 
 SIZE = (16, 16)
 UNLIKE = "unlike training"
@@ -377,18 +378,18 @@ def test_what_was_found_before_an_interruption_is_kept(
     output.write_text("old\n")
 
     def interrupted() -> None:
-        with growing(output) as table:
-            table.write("found\n")
+        with growing(output, 2) as table:
+            table.add(pd.DataFrame({"x": [1.0]}))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert (tmp_path / "out.csv.part").read_text() == "found\n"
+    assert (tmp_path / "out.csv.part").read_text() == "x\n1.00\n"
     assert output.read_text() == "old\n"
     assert "out.csv.part" in capsys.readouterr().err
-    with growing(output) as table:
-        table.write("all\n")
-    assert output.read_text() == "all\n"
+    with growing(output, 2) as table:
+        table.add(pd.DataFrame({"y": [2.0]}))
+    assert output.read_text() == "y\n2.00\n"
     assert not (tmp_path / "out.csv.part").exists()
 
 
@@ -397,13 +398,12 @@ def test_two_commands_with_one_output_at_once(
 ) -> None:
     write_pixel(tmp_path / "a.png", 3, 4)
     output, asked = tmp_path / "out.csv", [f"checkpoint={tiny_run.best}", "images=a.png"]
-    with growing(output) as rows:
-        rows.write("found by the first\n")
-        rows.flush()
+    with growing(output, 2) as rows:
+        rows.add(pd.DataFrame({"by": ["the first"]}))
         ended = run_command("predict", *asked, "output=out.csv", cwd=tmp_path)
         assert ended.error().startswith("another process is at work in out.csv")
         assert ended.stderr.count("\n") == 1
-    assert output.read_text() == "found by the first\n"
+    assert output.read_text() == "by\nthe first\n"
     ended = run_command("predict", *asked, "output=out.csv", cwd=tmp_path)
     assert ended.code == 0, ended.stderr
     assert table(output.read_text()).keys() == {"a.png"}

@@ -9,8 +9,17 @@ import pytest
 from conftest import ROOT
 
 PACKAGE = ROOT / "pixel_spotter"
-FOUNDATION = {"arguments", "coordinates", "randomness", "files", "errors", "metrics", "runs"}
-DOORS = {"train", "evaluate", "predict", "report", "__main__"}
+FOUNDATION = {
+    "arguments",
+    "coordinates",
+    "randomness",
+    "files",
+    "errors",
+    "metrics",
+    "runs",
+    "tables",
+}
+DOORS = {"train", "evaluate", "predict", "locate", "report", "__main__"}
 ROOMS = ["simulation", "estimators", "data", "models", "training"]
 """Each may import itself, the foundation and those before it."""
 

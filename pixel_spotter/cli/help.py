@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train one model, or a grid of them",
     "evaluate": "measure a checkpoint on positions that it has not seen",
     "predict": "find the point in image files",
+    "locate": "find every spot in image files, and how exactly it is found",
     "report": "say what a grid has found",
 }
 

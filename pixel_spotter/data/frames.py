@@ -40,13 +40,14 @@ class Frames:
     Args:
         path: of the file.
         opened: what its reader knows of it.
+        gaps: whether pixels may have no value: what is not finite is nan then, and not refused.
     """
 
     black: float = 0.0
     """What is black, in the file's own numbers: no format declares another."""
 
-    def __init__(self, path: Path, opened: Opened) -> None:
-        self.path = path
+    def __init__(self, path: Path, opened: Opened, gaps: bool = False) -> None:
+        self.path, self.gaps = path, gaps
         self.count, self.size = opened.count, opened.size
         self.floating, self.notes = opened.floating, opened.notes
         self._opened = opened
@@ -124,6 +125,8 @@ class Frames:
                 sizes = "{}x{} px, not {}x{} as the file".format(*counts.shape, *self.size)
                 raise UnreadableImageError(f"is {sizes}")
             if not np.isfinite(counts).all():
+                if self.gaps:
+                    return np.where(np.isfinite(counts), counts, np.float32(np.nan))
                 raise UnreadableImageError("holds values that are not finite")
         return counts
 
@@ -138,8 +141,8 @@ class Frames:
         )
 
 
-def open_frames(path: Path) -> Frames:
-    """Open an image file, whatever it is called, without decoding it.
+def open_frames(path: Path, gaps: bool = False) -> Frames:
+    """Open an image file, whatever it is called, without decoding it; see `Frames`.
 
     TIFF in all its kinds, ``.npy`` and ``.npz`` (frames (H, W), or (..., H, W)), FITS and ND2,
     where astropy and nd2 are installed, and what Pillow decodes by itself: see `pillow.FORMATS`.
@@ -155,7 +158,7 @@ def open_frames(path: Path) -> Frames:
         opener = next((o for b, o in _BEGINNINGS.items() if start.startswith(b)), None)
         if path.suffix.lower() == ".nd2":  # old ones begin as JPEG 2000 files do
             opener = extras.open_nd2
-        return Frames(path, (opener or pillow.open_pillow)(path))
+        return Frames(path, (opener or pillow.open_pillow)(path), gaps)
 
 
 def find_images(images: str) -> list[Path]:

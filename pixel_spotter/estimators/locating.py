@@ -168,6 +168,19 @@ class Search:
         wide.view(-1).scatter_add_(0, place.flatten(), light.flatten())
         return wide[:, side:-side, side:-side]
 
+    def alone(self, spots: Spots, pixel: Tensor, side: int) -> Tensor:
+        """Return a window around each spot's pixel without the others' light, (N, side, side).
+
+        What was not recorded, or is hot, is nan.
+        """
+        own = self.psf.share(
+            spots.theta[:, :2] - pixel + side // 2, spots.theta[:, 4], (side, side)
+        )
+        others = windows(self.light(spots), pixel, side, of=spots.frame).image
+        others = (others - own * spots.theta[:, 2, None, None]).clamp(min=0)
+        parts = windows(self.image + self.uneven, pixel, side, of=spots.frame)
+        return torch.where(parts.seen, parts.image - others, torch.nan)
+
     def start(self, frame: Tensor, xy: Tensor, light: Tensor) -> Spots:
         """Guess spots around pixels, (N, 2), from what the light of others leaves."""
         parts = windows(self.image - light, xy, self.side, of=frame)
@@ -262,15 +275,20 @@ class Search:
         parts = parts._replace(light=others)
         added = windows(self.read, centre, side, of=frame).image + (_MISMATCH * others).square()
         first = torch.cat([local, theta[..., 2:3]], dim=2).flatten(1)
-        first = torch.cat([first, theta[:, 0, 3:]], dim=1)
-        ended, found = fit(parts, first, self.psf, self.fit_width, added)
+        width = torch.full_like(theta[:, 0, 4:], self.sigma)
+        first = torch.cat([first, theta[:, 0, 3:4], width], dim=1)
+        ended, found = fit(parts, first, self.psf, False, added)
         expected = spots_of(self.psf, ended.theta, side).expected + others
         without = self._without(parts, ended.theta, added)
-        xy = ended.theta[:, :2] + parts.corner
         with_it, without_it = (
             deviances(parts.image, one, without, added) * parts.seen for one in (expected, without)
         )
+        # Of one width: another for each would find more where there is nothing.
         score = (2 * (without_it - with_it).sum(dim=(1, 2))).clamp(min=0).sqrt()
+        if self.fit_width:
+            ended, found = fit(parts, ended.theta, self.psf, True, added)
+            expected = spots_of(self.psf, ended.theta, side).expected + others
+        xy = ended.theta[:, :2] + parts.corner
         hot = self._mask_hot(parts, frame, xy, without_it, score)
         near = (xy - centre).abs().amax(dim=1) <= side / 2
         inside = ((xy > -_BEYOND) & (xy < sides_px(self.size, xy) - 1 + _BEYOND)).all(dim=1)
@@ -311,7 +329,7 @@ class Search:
         """Return what is expected in windows without the first of their spots, (B, w, w)."""
         assert parts.light is not None
         if theta.shape[1] > 5:
-            ended, _ = fit(parts, theta[:, 3:], self.psf, self.fit_width, added)
+            ended, _ = fit(parts, theta[:, 3:], self.psf, False, added)
             return spots_of(self.psf, ended.theta, self.side).expected + parts.light
         flat = theta[:, 3, None, None]
         for _ in range(3):

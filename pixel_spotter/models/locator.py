@@ -7,16 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pixel_spotter.arguments import require
-from pixel_spotter.coordinates import FLAGS, Columns
+from pixel_spotter.arguments import check_arguments, require
+from pixel_spotter.coordinates import FLAGS, Columns, pixel_of
 from pixel_spotter.errors import UserError
 from pixel_spotter.estimators.calibration import camera_noise, read_variance, spot_width
 from pixel_spotter.estimators.finder import windows
 from pixel_spotter.estimators.gaussian_fit import least_squares
-from pixel_spotter.estimators.locating import Search
+from pixel_spotter.estimators.locating import Search, Spots
 from pixel_spotter.estimators.residuals import CROWDED
+from pixel_spotter.models.spotter import SpotterRegressor
 from pixel_spotter.simulation.camera import Camera
 from pixel_spotter.simulation.psf import PSF, make_psf
+
+USUAL_PX = 1.2
+"""The width of spots that are looked for where none stands out."""
 
 
 class Locator:
@@ -34,6 +38,8 @@ class Locator:
             them flagged. None knows of none.
         psf: the arguments of `make_psf`; None is a round Gaussian.
         false_alarms: how many are accepted in an empty frame, on average.
+        model: says where the spots are that were found, from a window around each; None leaves that
+            to the fit that found them.
 
     Raises:
         ValueError: if an argument is out of its range, or gain or offset stands alone.
@@ -49,7 +55,9 @@ class Locator:
         saturation: float | None = None,
         psf: Mapping[str, Any] | None = None,
         false_alarms: float = 0.01,
+        model: SpotterRegressor | None = None,
     ) -> None:
+        self.model = model
         if (gain is None) != (offset is None):
             raise UserError(
                 "camera.gain and camera.offset go together: give both, or neither to have them "
@@ -60,15 +68,22 @@ class Locator:
                 "camera.read_noise and camera.em_gain are in electrons: give camera.gain and "
                 "camera.offset as well"
             )
+        for key, value in (("psf.sigma_px", sigma_px), ("camera.saturation", saturation)):
+            fits = value is None or (_is_number(value) and value > 0)
+            require(fits, key, "a positive number, or null", value)
         fits = sigma_px is None or 0.3 < sigma_px < 6
         require(fits, "psf.sigma_px", "between 0.3 and 6 px, or null", sigma_px)
-        require(0 < false_alarms < 100, "false_alarms", "more than 0 and below 100", false_alarms)
+        fits = _is_number(false_alarms) and 0 < false_alarms < 100
+        require(fits, "false_alarms", "a number above 0 and below 100", false_alarms)
+        given = {"gain": gain, "offset": offset, "em_gain": em_gain, "read_noise": read_noise}
+        check_arguments(Locator, given, "camera")
         self.psf: PSF = make_psf(**(psf or {"name": "gaussian"}))
         if not self.psf.has_width and sigma_px is not None:
             raise UserError("psf.sigma_px: a psf that was measured is as wide as it is")
         self.fit_width = self.psf.has_width and sigma_px is None
         self.sigma_px = sigma_px if self.psf.has_width else _width_of(self.psf)
         self.saturation, self.false_alarms = saturation, false_alarms
+        self.estimated: dict[str, float] = {}
         self.camera: Camera | None = None
         self.read_noise: float | Tensor | None = None
         if gain is not None and offset is not None:
@@ -82,8 +97,7 @@ class Locator:
         counts = counts[counts.isfinite().any(dim=2).any(dim=1)]
         if self.camera is None:
             noise = camera_noise(counts)
-            self.camera = Camera(gain=noise.gain, offset=noise.offset)
-            self.read_noise = 0.0
+            self.restore({"gain": noise.gain, "offset": noise.offset})
             told = f"camera.gain={noise.gain:.4g} camera.offset={noise.offset:.4g}"
             said.append(
                 f"{told}, estimated from how noise grows with light, to {noise.unsure:.0%}; all of "
@@ -99,21 +113,32 @@ class Locator:
                 f"is how many counts the camera gives without any light"
             )
         if self.read_noise is None:
+            assert self.camera is not None
             photons = self.camera.to_photons(counts) / self.camera.excess_noise
-            self.read_noise = math.sqrt(read_variance(photons)) * self._scale()
+            self.restore({"read_noise": math.sqrt(read_variance(photons)) * self._scale()})
             said.append(f"camera.read_noise={self.read_noise:.3g}, estimated")
         if self.sigma_px is None:
-            image, variance = self._photons(counts)
-            self.sigma_px = spot_width(image, variance)
-            if self.sigma_px is None:
-                self.sigma_px = 1.2
-                said.append("psf.sigma_px: no spot stands out, those of 1.2 px are looked for")
-            else:
-                said.append(f"psf.sigma_px={self.sigma_px:.3f}, estimated")
+            width = spot_width(*self._photons(counts))
+            self.restore({"sigma_px": width or USUAL_PX})
+            said.append(
+                f"psf.sigma_px={width:.3f}, estimated"
+                if width
+                else f"psf.sigma_px: no spot stands out, those of {USUAL_PX} px are looked for"
+            )
         return said
 
+    def restore(self, estimated: Mapping[str, float]) -> None:
+        """Take what was estimated before: some of ``gain`` and ``offset``, and the others."""
+        self.estimated.update(estimated)
+        if "gain" in estimated:
+            self.camera = Camera(gain=estimated["gain"], offset=estimated["offset"])
+            self.read_noise = 0.0
+        self.read_noise = estimated.get("read_noise", self.read_noise)
+        self.sigma_px = estimated.get("sigma_px", self.sigma_px)
+
+    @torch.inference_mode()
     def __call__(self, counts: Tensor) -> Columns:
-        """Find the spots of frames (F, H, W), after `learn` where something was not told.
+        """Find the spots of frames (F, H, W), after `learn` or `restore` where that is needed.
 
         Returns:
             ``frame``, the first is 0, ``x, y, sd_x, sd_y``, px, ``corr_xy``, ``photons``,
@@ -126,16 +151,22 @@ class Locator:
         image, variance = self._photons(counts)
         search = Search(image, variance, self.psf, self.sigma_px, self.fit_width, self.false_alarms)
         spots = search.all()
-        order = torch.argsort(spots.frame, stable=True)
-        spots = spots.rows(order)
-        x, y, photons, background, sigma = spots.theta.unbind(dim=1)
-        pixel = (spots.theta[:, :2] + 0.5).floor().long()
-        uneven = search.uneven[spots.frame, pixel[:, 1], pixel[:, 0]]
+        spots = spots.rows(torch.argsort(spots.frame, stable=True))
+        pixel = pixel_of(spots.theta[:, :2], search.size)
+        columns = self._columns(spots, search.uneven[spots.frame, pixel[:, 1], pixel[:, 0]])
+        if self.model is not None:
+            columns |= self._seen_by(
+                self.model, search.alone(spots, pixel, self.model.window), pixel
+            )
         side = min(2 * round(3 * self.sigma_px) + 1, search.side)
-        near = windows(full.to(image), pixel, side, of=spots.frame)
-        flag = torch.where(spots.misfit > CROWDED, FLAGS.index("crowded"), 0)
-        saturated = near.image.flatten(1).any(dim=1)
-        flag = torch.where(saturated, FLAGS.index("saturated"), flag)
+        near = windows(full.to(image), pixel, side, of=spots.frame).image.flatten(1).any(dim=1)
+        columns["flag"] = torch.where(near, float(FLAGS.index("saturated")), columns["flag"])
+        return columns
+
+    def _columns(self, spots: Spots, uneven: Tensor) -> Columns:
+        """Name what was fitted; ``uneven`` is the background beside that which was fitted."""
+        assert self.camera is not None
+        x, y, photons, background, sigma = spots.theta.unbind(dim=1)
         sd_x, sd_y = (spots.covariance[:, k, k].sqrt() for k in (0, 1))
         excess = self.camera.excess_noise
         return {
@@ -149,8 +180,17 @@ class Locator:
             "background": (background + uneven) * excess,
             **({"sigma_px": sigma} if self.psf.has_width else {}),
             "score": spots.score,
-            "flag": flag,
+            "flag": torch.where(spots.misfit > CROWDED, float(FLAGS.index("crowded")), 0.0),
         }
+
+    def _seen_by(self, model: SpotterRegressor, image: Tensor, pixel: Tensor) -> Columns:
+        """Return what a model says of the spots in the middle of windows (N, w, w)."""
+        assert self.camera is not None
+        model.search((model.window, model.window), model.window // 2)
+        columns = model.to(image.device).eval().estimate(image[:, None] * self.camera.excess_noise)
+        for axis, name in enumerate("xy"):
+            columns[name] = columns[name] + pixel[:, axis] - model.window // 2
+        return columns
 
     def _unsaturated(self, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Return counts without saturated pixels, and where these are."""
@@ -184,10 +224,14 @@ class Locator:
         return self.camera.em_gain * self.camera.excess_noise
 
 
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float)
+
+
 def _width_of(psf: PSF) -> float:
     """Return the width of the Gaussian that a psf is most like, px."""
     size = (25, 25)
     share = psf.share(torch.full((1, 2), 12.0), torch.ones(1), size)
     fitted = least_squares(1e6 * share, window=25)
     width = float(fitted["sigma_px"])
-    return width if math.isfinite(width) else 1.2
+    return width if math.isfinite(width) else USUAL_PX

@@ -66,15 +66,18 @@ VIGNETTING = 1 - 0.3 * (X.square() + X[:, None].square())
         (300.0, 1.0, 1.1, VIGNETTING),
     ],
 )
+@pytest.mark.parametrize("fit_width", [False, True])
 def test_empty_frames_have_as_many_false_alarms_as_asked_for(
-    background: float, read_noise: float, sigma: float, shape: Tensor | None
+    background: float, read_noise: float, sigma: float, shape: Tensor | None, fit_width: bool
 ) -> None:
     count = 80
     expected = (background * (torch.ones(128, 128) if shape is None else shape)).expand(
         count, -1, -1
     )
     image = exposed(expected, read_noise)
-    spots = found(image, read_variance=read_noise**2, sigma_px=sigma, false_alarms=0.6)
+    spots = found(
+        image, read_variance=read_noise**2, sigma_px=sigma, false_alarms=0.6, fit_width=fit_width
+    )
     # Twice and half as many as 48, and what so few leave to chance.
     assert 0.5 * 48 - 2 * math.sqrt(24) < len(spots.frame) < 2 * 48 + 2 * math.sqrt(96)
 

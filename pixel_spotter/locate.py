@@ -1,0 +1,285 @@
+"""Find every spot in image files, frame by frame; nothing needs to be trained.
+
+``python -m pixel_spotter.locate images=FILE|FOLDER|GLOB [output=FILE.csv]``
+"""
+
+from pixel_spotter.cli.begin import begin
+
+if __name__ == "__main__":
+    begin("locate")  # before anything slow is imported
+
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+import pixel_spotter
+from pixel_spotter.arguments import require
+from pixel_spotter.cli.start import pick_device, run_command
+from pixel_spotter.coordinates import FLAGS, Size
+from pixel_spotter.data.formats import FORMATS, Movie
+from pixel_spotter.data.frames import (
+    UnreadableImageError,
+    find_images,
+    open_frames,
+    skipped_files,
+)
+from pixel_spotter.data.remarks import Remarks, few
+from pixel_spotter.errors import UserError
+from pixel_spotter.estimators.locating import LEAST_SIDE
+from pixel_spotter.files import write_text
+from pixel_spotter.models.loading import load_model
+from pixel_spotter.models.locator import Locator
+from pixel_spotter.models.spotter import SpotterRegressor
+from pixel_spotter.tables import check_output, growing
+
+MOST_PIXELS = 2**22
+"""So many pixels are looked at at once."""
+
+_FULL = (1023.0, 4095.0, 16383.0)
+"""What saturated pixels of 10, 12 and 14 bits hold."""
+
+DIGITS = 5
+"""Of all columns, after the point."""
+
+
+class Batch(NamedTuple):
+    """Frames of one size, in their order.
+
+    Args:
+        counts: (F, H, W), float32.
+        places: of which file each is, by its number, and which of its frames.
+        full: what a pixel holds at most, counts; None if nobody knows.
+    """
+
+    counts: np.ndarray
+    places: list[tuple[int, int]]
+    full: float | None
+
+
+class Reading:
+    """Reads the frames of files, so many pixels at a time.
+
+    Args:
+        files: in their order.
+        saturation: what a pixel holds at most, counts; None: what each file declares to be white.
+    """
+
+    def __init__(self, files: Sequence[Path], saturation: float | None = None) -> None:
+        self.files, self.saturation = files, saturation
+        self.failures: dict[Path, list[str]] = {}
+        self.remarks = Remarks()
+        self.progress = tqdm(disable=not sys.stderr.isatty(), unit="frame")
+
+    def batches(self, after: tuple[int, int] = (-1, -1)) -> Iterator[Batch]:
+        """Yield the frames after a place, a file's number and that of its frame."""
+        batch = Batch(np.empty(0), [], None)
+        gathered: list[np.ndarray] = []
+        for place, counts, full in self._frames(after):
+            like = gathered and gathered[0].shape == counts.shape and batch.full == full
+            if gathered and not (like and (len(gathered) + 1) * counts.size <= MOST_PIXELS):
+                yield batch._replace(counts=np.stack(gathered))
+                gathered, batch = [], Batch(np.empty(0), [], full)
+            gathered.append(counts)
+            batch = batch._replace(full=full)
+            batch.places.append(place)
+        if gathered:
+            yield batch._replace(counts=np.stack(gathered))
+
+    def full(self, batch: Batch) -> float | None:
+        """Return what a pixel holds at most, also where a file has more bits than its camera."""
+        brightest = float(np.nanmax(batch.counts, initial=0))
+        told = math.inf if batch.full is None else batch.full
+        if self.saturation is None and brightest in _FULL and brightest < told:
+            self.remarks.add(
+                self.files[batch.places[0][0]],
+                f"{brightest:.0f}, its largest value, is taken for that of saturated pixels; if it "
+                f"is not, give camera.saturation",
+            )
+            return brightest
+        return batch.full
+
+    def _frames(
+        self, after: tuple[int, int]
+    ) -> Iterator[tuple[tuple[int, int], np.ndarray, float | None]]:
+        for number, file in enumerate(self.files):
+            if number < after[0]:
+                continue
+            reasons: list[str] = []
+            try:
+                with open_frames(file, gaps=True) as frames:
+                    if min(frames.size) < LEAST_SIDE:
+                        sides = "{}x{}".format(*frames.size)
+                        raise UnreadableImageError(
+                            f"is {sides} px: a spot needs {LEAST_SIDE} px on each side"
+                        )
+                    if len(self.files) == 1:
+                        self.progress.reset(frames.count)
+                    for note in frames.notes:
+                        self.remarks.add(file, note)
+                    full = self.saturation
+                    if full is None and not frames.floating:
+                        full = frames.white
+                    for frame, counts in frames.readable(reasons):
+                        self.progress.update()
+                        if (number, frame) > after:
+                            yield (number, frame), counts, full
+            except UnreadableImageError as error:
+                reasons.append(str(error))
+            if reasons:
+                self.failures[file] = reasons
+                for reason in reasons:
+                    self.progress.write(f"{file}: {reason}", file=sys.stderr)
+
+
+def run(cfg: DictConfig) -> None:
+    """Locate what the config asks for; the files that failed are named, then end in an error."""
+    settings: Any = OmegaConf.to_container(cfg, resolve=True)
+    output = check_settings(settings)
+    locator = make_locator(settings)
+    device = pick_device(cfg.device)
+    files = find_images(str(cfg.images))
+    if skipped := skipped_files(str(cfg.images)):
+        number = f"{len(skipped)} file{'s' if len(skipped) > 1 else ''}"
+        print(f"skipped {number} not named as images are: {few(skipped)}", file=sys.stderr)
+    told = {name: settings[name] for name in ("false_alarms", "camera", "psf", "checkpoint")}
+    work = {**told, "files": [[str(file), file.stat().st_size] for file in files]}
+    reading = Reading(files, settings["camera"]["saturation"])
+
+    def finish(part: Path) -> None:
+        assert output is not None
+        movie = Movie(*extent(files), settings["pixel_nm"], about(told, locator, files))
+        FORMATS[settings["format"]](numbered(part, files), output, movie)
+
+    other = finish if settings["format"] in FORMATS else None
+    found = 0
+    with reading.progress, growing(output, DIGITS, work, other) as table:
+        place = table.place
+        after = tuple(place.get("after", (-1, -1)))
+        found = place.get("found", 0)
+        if place:
+            locator.restore(place["estimated"])
+            print(f"goes on after frame {after[1]} of {files[after[0]]}", file=sys.stderr)
+        for batch in reading.batches(after):
+            counts = torch.from_numpy(batch.counts).to(device)
+            locator.saturation = reading.full(batch)
+            if not place:
+                for line in locator.learn(counts):
+                    reading.progress.write(line, file=sys.stderr)
+            rows = as_rows(locator(counts), batch.places, files)
+            found += len(rows)
+            place = {"after": batch.places[-1], "estimated": locator.estimated, "found": found}
+            table.add(rows, place)
+    if output is not None and other is None:
+        words = yaml.safe_dump(about(told, locator, files), sort_keys=False)
+        write_text(output.with_suffix(".yaml"), words)
+    for line in reading.remarks.lines():
+        print(line, file=sys.stderr)
+    print(f"{found} spots", file=sys.stderr)
+    if failed := reading.failures:
+        raise UserError(f"{len(failed)} of {len(files)} files could not be read, or not in whole")
+
+
+def check_settings(settings: Mapping[str, Any]) -> Path | None:
+    """Return the output; refuse what could not be written in the end."""
+    formats, form, nm = ["csv", *FORMATS], settings["format"], settings["pixel_nm"]
+    require(form in formats, "format", f"one of {', '.join(formats)}", form)
+    fits = nm is None or (type(nm) in (int, float) and 0 < nm < float("inf"))
+    require(fits, "pixel_nm", "a pixel's side in nm, or null", nm)
+    if form == "thunderstorm" and nm is None:
+        raise UserError("format=thunderstorm tells positions in nm: give pixel_nm=")
+    if settings["output"] is None:
+        if form != "csv":
+            raise UserError(f"format={form} needs an output=")
+        return None
+    output = Path(str(settings["output"]))
+    check_output(output)
+    return output
+
+
+def make_locator(settings: Mapping[str, Any]) -> Locator:
+    """Return what finds spots, from the settings ``camera``, ``psf`` and others."""
+    psf, camera, model = settings["psf"], settings["camera"], None
+    if settings["checkpoint"] is not None:
+        loaded, _ = load_model(str(settings["checkpoint"]), settings["trust"])
+        if not isinstance(loaded, SpotterRegressor):
+            raise UserError(f"checkpoint={settings['checkpoint']} is not of model=spotter")
+        model = loaded
+    kind = (
+        {"name": "gaussian", "ratio": psf["ratio"]}
+        if psf["file"] is None
+        else {"name": "measured", "file": psf["file"], "oversampling": psf["oversampling"]}
+    )
+    try:
+        return Locator(
+            sigma_px=psf["sigma_px"],
+            psf=kind,
+            false_alarms=settings["false_alarms"],
+            model=model,
+            **camera,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def as_rows(
+    columns: Mapping[str, torch.Tensor], places: Sequence[tuple[int, int]], files: Sequence[Path]
+) -> pd.DataFrame:
+    """Return a table of columns, whose ``frame`` counts places, with files and their frames."""
+    named = {name: column.cpu().numpy() for name, column in columns.items()}
+    index = named.pop("frame")
+    flags = np.array(FLAGS)[named.pop("flag").astype(int)]
+    of = np.array([files[number] for number, _ in places], dtype=object)[index]
+    frame = np.array([frame for _, frame in places])[index]
+    return pd.DataFrame({"file": of, "frame": frame, **named, "flag": flags})
+
+
+def extent(files: Sequence[Path]) -> tuple[Size, int]:
+    """Return the size of the first file's frames, and how many frames all files have."""
+    size, count = (0, 0), 0
+    for file in files:
+        try:
+            with open_frames(file) as frames:
+                size, count = size if count else frames.size, count + frames.count
+        except UnreadableImageError:  # which was told
+            continue
+    return size, count
+
+
+def numbered(part: Path, files: Sequence[Path]) -> Iterator[pd.DataFrame]:
+    """Read a table back, a part at a time, its frames numbered through all files."""
+    first, offsets = 0, {}
+    for file in files:
+        offsets[str(file)] = first
+        first += extent([file])[1]
+    tables = pd.read_csv(
+        part, chunksize=100_000, keep_default_na=False, na_values={"x": "nan"}, encoding="utf-8",
+        encoding_errors="surrogateescape",
+    )  # fmt: skip
+    for table in tables:
+        table["frame"] += table["file"].astype(str).map(offsets).fillna(0).astype(int)
+        yield table
+
+
+def about(told: Mapping[str, Any], locator: Locator, files: Sequence[Path]) -> dict[str, Any]:
+    """Say how the spots were found, in plain values."""
+    names = {"gain": "camera.gain", "offset": "camera.offset", "read_noise": "camera.read_noise"}
+    estimated = {names.get(name, "psf.sigma_px"): v for name, v in locator.estimated.items()}
+    return {
+        "pixel_spotter": pixel_spotter.__version__,
+        "files": [str(file) for file in files],
+        **told,
+        "estimated": estimated,
+    }
+
+
+if __name__ == "__main__":
+    run_command("locate", run)

@@ -1,0 +1,246 @@
+"""``locate``: files of a camera's frames in, a table of spots out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+import torch
+import yaml
+from conftest import CommandServer
+from omegaconf import OmegaConf
+
+from pixel_spotter import locate
+from pixel_spotter.cli.help import CONF_DIR
+from pixel_spotter.data.frames import open_frames
+from pixel_spotter.simulation.camera import Camera
+from pixel_spotter.simulation.psf import GaussianPSF, light
+from pixel_spotter.tables import growing
+
+XY = [(20.3, 30.7), (70.0, 41.2), (44.4, 80.1), (0.2, 60.0)]
+"""Where the spots are, one of them at the edge; in every frame."""
+
+TOLD = ["camera.gain=0.5", "camera.offset=100", "camera.read_noise=1.5", "psf.sigma_px=1.1"]
+
+
+def movie(frames: int = 6, seed: int = 0, spots: int = 4) -> np.ndarray:
+    """Return counts (frames, 90, 100), uint16."""
+    much = torch.full((spots, 1), 2000.0)
+    theta = torch.cat([torch.tensor(XY[:spots]).view(spots, 2), much], dim=1)
+    flat, wide = torch.full((frames,), 10.0), torch.full((frames,), 1.1)
+    expected = light(GaussianPSF(), theta.expand(frames, -1, -1), flat, wide, (90, 100))
+    camera = Camera(read_noise=1.5, gain=0.5, offset=100.0, bits=16)
+    counts = camera.expose(expected, torch.Generator().manual_seed(seed))
+    return counts.numpy().astype(np.uint16)
+
+
+def assert_all_found(table: pd.DataFrame, frames: int) -> None:
+    assert sorted(table["frame"].unique()) == [*range(frames)]
+    for _, rows in table.groupby(["file", "frame"] if "file" in table else "frame"):
+        assert len(rows) == len(XY)
+        for x, y in XY:
+            assert np.hypot(rows["x"] - x, rows["y"] - y).min() < 0.25
+
+
+def test_a_stack_nothing_is_told_of(run_command: CommandServer, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "stack.tif", movie())
+    ended = run_command("locate", f"images={tmp_path}/stack.tif", f"output={tmp_path}/spots.csv")
+    assert ended.code == 0
+    table = pd.read_csv(tmp_path / "spots.csv", keep_default_na=False)
+    assert [*table] == [
+        *("file", "frame", "x", "y", "sd_x", "sd_y", "corr_xy", "photons", "background"),
+        *("sigma_px", "score", "flag"),
+    ]
+    assert_all_found(table, 6)
+    assert {*table["flag"]} == {""}
+    assert table["sd_x"].between(0.01, 0.1).all()
+    said = yaml.safe_load((tmp_path / "spots.yaml").read_text())
+    assert said["estimated"]["camera.gain"] == pytest.approx(0.5, rel=0.3)
+    assert said["estimated"]["psf.sigma_px"] == pytest.approx(1.1, rel=0.05)
+    assert "camera.gain=" in ended.stderr
+    assert "psf.sigma_px=" in ended.stderr
+    assert "24 spots" in ended.stderr
+    assert {file.name for file in tmp_path.iterdir()} == {"stack.tif", "spots.csv", "spots.yaml"}
+
+
+def test_a_folder_to_standard_output(run_command: CommandServer, tmp_path: Path) -> None:
+    for number, frame in enumerate(movie(3)):
+        tifffile.imwrite(tmp_path / f"{number}.tif", frame)
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "broken.tif").write_bytes(b"II*\0 and no more")
+    ended = run_command("locate", f"images={tmp_path}", *TOLD)
+    assert ended.code == 1
+    lines = ended.stdout.splitlines()
+    assert len(lines) == 1 + 3 * len(XY)
+    assert lines[1].startswith(f"{tmp_path}/0.tif,0,")
+    assert "skipped 1 file not named as images are: notes.txt" in ended.stderr
+    assert f"{tmp_path}/broken.tif: " in ended.stderr
+    assert ended.error() == "1 of 4 files could not be read, or not in whole"
+
+
+def test_frames_without_spots_stay_empty(run_command: CommandServer, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "empty.tif", movie(20, spots=0))
+    ended = run_command(
+        "locate", f"images={tmp_path}/empty.tif", *TOLD, f"output={tmp_path}/spots.csv",
+        "false_alarms=1e-6",
+    )  # fmt: skip
+    assert ended.code == 0
+    lines = (tmp_path / "spots.csv").read_text().splitlines()
+    assert lines == ["file,frame,x,y,sd_x,sd_y,corr_xy,photons,background,sigma_px,score,flag"]
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(
+    run_command: CommandServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = movie(8)
+    tifffile.imwrite(tmp_path / "stack.tif", counts)
+    whole = tmp_path / "whole.csv"
+    output = tmp_path / "spots.csv"
+    monkeypatch.setattr(locate, "MOST_PIXELS", 2 * 90 * 100)
+    cfg: Any = OmegaConf.load(CONF_DIR / "locate.yaml")
+    cfg.images = str(tmp_path / "stack.tif")
+    cfg.output = str(whole)
+    locate.run(cfg)
+    cfg.output = str(output)
+
+    batches = locate.Reading.batches
+
+    def stop(self: locate.Reading, after: tuple[int, int] = (-1, -1)) -> object:
+        for number, batch in enumerate(batches(self, after)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield batch
+
+    with monkeypatch.context() as patched:
+        patched.setattr(locate.Reading, "batches", stop)
+        with pytest.raises(KeyboardInterrupt):
+            locate.run(cfg)
+    part = output.with_name("spots.csv.part")
+    before = part.read_text()
+    assert len(before.splitlines()) == 1 + 4 * len(XY)
+    part.write_text(before + "half a li")  # what was written after the last place
+    locate.run(cfg)
+    assert output.read_text() == whole.read_text()
+    assert not part.exists()
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
+
+
+def test_another_command_does_not_go_on_from_there(tmp_path: Path) -> None:
+    output, seen = tmp_path / "t.csv", []
+    rows = pd.DataFrame({"x": [1.0]})
+
+    def work(of: Any) -> None:
+        with growing(output, 2, of) as table:
+            seen.append(table.place)
+            table.add(rows, {"n": table.place.get("n", 0) + 1})
+            raise RuntimeError
+
+    for of in ({"a": 1}, {"a": 1}, {"a": 2}):
+        with pytest.raises(RuntimeError):
+            work(of)
+    assert seen == [{}, {"n": 1}, {}]
+    assert json.loads((tmp_path / ".t.csv.json").read_text())["place"] == {"n": 1}
+    assert (tmp_path / "t.csv.part").read_text() == "x\n1.00\n"
+
+
+@pytest.mark.parametrize("form", ["thunderstorm", "picasso", "napari"])
+def test_formats_of_other_programs(form: str, run_command: CommandServer, tmp_path: Path) -> None:
+    stack, single = movie(3), movie(1)[0]
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in/a.tif", stack, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "in/b.tif", single)
+    output = tmp_path / ("spots.hdf5" if form == "picasso" else "spots.csv")
+    ended = run_command(
+        "locate", f"images={tmp_path}/in", *TOLD, f"format={form}", "pixel_nm=108",
+        f"output={output}",
+    )  # fmt: skip
+    assert ended.code == 0
+    if form == "thunderstorm":
+        assert output.read_text().startswith('"id","frame","x [nm]","y [nm]","sigma [nm]",')
+        table = pd.read_csv(output)
+        assert table["frame"].min() == 1
+        assert table["id"].tolist() == [*range(1, 17)]
+        x, y = (table[f"{name} [nm]"] / 108 - 0.5 for name in "xy")
+        assert table["sigma [nm]"].mean() == pytest.approx(1.1 * 108, rel=0.02)
+        assert table["uncertainty_xy [nm]"].between(1, 7).all()
+        table = pd.DataFrame({"frame": table["frame"] - 1, "x": x, "y": y})
+    elif form == "napari":
+        table = pd.read_csv(output, index_col="index")
+        assert [*table] == ["axis-0", "axis-1", "axis-2"]
+        table = table.set_axis(["frame", "y", "x"], axis=1)
+    else:
+        with h5py.File(output) as file:
+            table = pd.DataFrame(file["locs"][:])
+        info = [*yaml.safe_load_all(output.with_suffix(".yaml").read_text())]
+        assert info[0]["Frames"] == 4
+        assert (info[0]["Height"], info[0]["Width"]) == (90, 100)
+        assert info[1]["Pixelsize"] == 108
+        assert {"photons", "sx", "sy", "bg", "lpx", "lpy"} <= {*table}
+        assert table["frame"].is_monotonic_increasing
+    assert_all_found(table, 4)
+
+
+def test_saturated_pixels_of_a_camera_with_fewer_bits(
+    run_command: CommandServer, tmp_path: Path
+) -> None:
+    counts = movie(2)
+    bright = np.where(counts > 500, 4095, counts).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", bright)
+    ended = run_command("locate", f"images={tmp_path}/a.tif", *TOLD)
+    assert "4095, its largest value, is taken for that of saturated pixels" in ended.stderr
+    assert ended.stdout.count(",saturated") == 8
+
+
+def test_pixels_without_a_value_are_left_out(run_command: CommandServer, tmp_path: Path) -> None:
+    counts = movie(2).astype(np.float32)
+    counts[:, 60:] = np.nan
+    np.save(tmp_path / "a.npy", counts)
+    ended = run_command("locate", f"images={tmp_path}/a.npy", *TOLD)
+    assert ended.code == 0
+    assert len(ended.stdout.splitlines()) == 1 + 2 * 3
+    with open_frames(tmp_path / "a.npy") as frames, pytest.raises(Exception, match="not finite"):
+        frames.read(0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["format=csvv"], "format must be one of csv, thunderstorm, picasso, napari"),
+        (["format=thunderstorm", "output=a.csv"], "give pixel_nm="),
+        (["format=napari"], "format=napari needs an output="),
+        (["pixel_nm=0"], "pixel_nm must be a pixel's side in nm"),
+        (["camera.gain=0.5"], "camera.gain and camera.offset go together"),
+        (["camera.gain=0", "camera.offset=0"], "camera.gain must be more than 0"),
+        (["camera.gain=abc", "camera.offset=0"], "camera.gain"),
+        (["psf.sigma_px=-1"], "psf.sigma_px must be a positive number"),
+        (["psf.sigma=1"], "did you mean psf.sigma_px"),
+        (["psf.file=nowhere.npy"], "nowhere.npy"),
+        (["false_alarms=0"], "false_alarms must be a number above 0"),
+        (["false_alarms=few"], "false_alarms"),
+        (["checkpoint=nowhere.ckpt"], "there is no file nowhere.ckpt"),
+        (["output=/"], "cannot be replaced by a file"),
+        (["camera.saturation=0"], "camera.saturation"),
+        (["camera.offset=500", "camera.gain=1"], "is more than most pixels hold"),
+    ],
+)
+def test_what_cannot_be_ends_in_one_line(
+    arguments: list[str], problem: str, run_command: CommandServer, tmp_path: Path
+) -> None:
+    tifffile.imwrite(tmp_path / "stack.tif", movie(2))
+    ended = run_command("locate", f"images={tmp_path}/stack.tif", *arguments, cwd=tmp_path)
+    assert ended.code == 1
+    assert problem in ended.error()
+    assert {file.name for file in tmp_path.iterdir()} == {"stack.tif"}
+
+
+def test_frames_too_small_for_a_spot_are_named(run_command: CommandServer, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", movie(2)[:, :5, :5])
+    tifffile.imwrite(tmp_path / "b.tif", movie(2))
+    ended = run_command("locate", f"images={tmp_path}", *TOLD)
+    assert ended.code == 1
+    assert f"{tmp_path}/a.tif: " in ended.stderr
+    assert len(ended.stdout.splitlines()) == 1 + 2 * len(XY)
