@@ -12,6 +12,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 import pixel_spotter
+from pixel_spotter import api
 from pixel_spotter.arguments import require
 from pixel_spotter.cli.start import pick_device, run_command
 from pixel_spotter.coordinates import FLAGS, Size
@@ -36,9 +38,7 @@ from pixel_spotter.data.remarks import Remarks, few
 from pixel_spotter.errors import UserError
 from pixel_spotter.estimators.locating import LEAST_SIDE
 from pixel_spotter.files import write_text
-from pixel_spotter.models.loading import load_model
-from pixel_spotter.models.locator import Locator
-from pixel_spotter.models.spotter import SpotterRegressor
+from pixel_spotter.models.locator import Locator, make_locator
 from pixel_spotter.tables import check_output, growing
 
 MOST_PIXELS = 2**22
@@ -144,7 +144,13 @@ def run(cfg: DictConfig) -> None:
     """Locate what the config asks for; the files that failed are named, then end in an error."""
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
     output = check_settings(settings)
-    locator = make_locator(settings)
+    locator = make_locator(
+        settings["camera"],
+        settings["psf"],
+        settings["false_alarms"],
+        settings["checkpoint"],
+        settings["trust"],
+    )
     device = pick_device(cfg.device)
     files = find_images(str(cfg.images))
     if skipped := skipped_files(str(cfg.images)):
@@ -205,31 +211,6 @@ def check_settings(settings: Mapping[str, Any]) -> Path | None:
     return output
 
 
-def make_locator(settings: Mapping[str, Any]) -> Locator:
-    """Return what finds spots, from the settings ``camera``, ``psf`` and others."""
-    psf, camera, model = settings["psf"], settings["camera"], None
-    if settings["checkpoint"] is not None:
-        loaded, _ = load_model(str(settings["checkpoint"]), settings["trust"])
-        if not isinstance(loaded, SpotterRegressor):
-            raise UserError(f"checkpoint={settings['checkpoint']} is not of model=spotter")
-        model = loaded
-    kind = (
-        {"name": "gaussian", "ratio": psf["ratio"]}
-        if psf["file"] is None
-        else {"name": "measured", "file": psf["file"], "oversampling": psf["oversampling"]}
-    )
-    try:
-        return Locator(
-            sigma_px=psf["sigma_px"],
-            psf=kind,
-            false_alarms=settings["false_alarms"],
-            model=model,
-            **camera,
-        )
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
 def as_rows(
     columns: Mapping[str, torch.Tensor], places: Sequence[tuple[int, int]], files: Sequence[Path]
 ) -> pd.DataFrame:
@@ -280,6 +261,15 @@ def about(told: Mapping[str, Any], locator: Locator, files: Sequence[Path]) -> d
         "estimated": estimated,
     }
 
+
+class _Callable(ModuleType):
+    """Has ``pixel_spotter.locate(frames)`` be what it is, also once this module is imported."""
+
+    def __call__(self, *arguments: Any, **settings: Any) -> pd.DataFrame:
+        return api.locate(*arguments, **settings)
+
+
+sys.modules[__name__].__class__ = _Callable
 
 if __name__ == "__main__":
     run_command("locate", run)

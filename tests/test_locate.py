@@ -1,5 +1,6 @@
 """``locate``: files of a camera's frames in, a table of spots out."""
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ import yaml
 from conftest import CommandServer
 from omegaconf import OmegaConf
 
-from pixel_spotter import locate
 from pixel_spotter.cli.help import CONF_DIR
 from pixel_spotter.data.frames import open_frames
 from pixel_spotter.simulation.camera import Camera
 from pixel_spotter.simulation.psf import GaussianPSF, light
 from pixel_spotter.tables import growing
+
+door: Any = importlib.import_module("pixel_spotter.locate")
 
 XY = [(20.3, 30.7), (70.0, 41.2), (44.4, 80.1), (0.2, 60.0)]
 """Where the spots are, one of them at the edge; in every frame."""
@@ -100,30 +102,30 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     tifffile.imwrite(tmp_path / "stack.tif", counts)
     whole = tmp_path / "whole.csv"
     output = tmp_path / "spots.csv"
-    monkeypatch.setattr(locate, "MOST_PIXELS", 2 * 90 * 100)
+    monkeypatch.setattr(door, "MOST_PIXELS", 2 * 90 * 100)
     cfg: Any = OmegaConf.load(CONF_DIR / "locate.yaml")
     cfg.images = str(tmp_path / "stack.tif")
     cfg.output = str(whole)
-    locate.run(cfg)
+    door.run(cfg)
     cfg.output = str(output)
 
-    batches = locate.Reading.batches
+    batches = door.Reading.batches
 
-    def stop(self: locate.Reading, after: tuple[int, int] = (-1, -1)) -> object:
+    def stop(self: Any, after: tuple[int, int] = (-1, -1)) -> object:
         for number, batch in enumerate(batches(self, after)):
             if number == 2:
                 raise KeyboardInterrupt
             yield batch
 
     with monkeypatch.context() as patched:
-        patched.setattr(locate.Reading, "batches", stop)
+        patched.setattr(door.Reading, "batches", stop)
         with pytest.raises(KeyboardInterrupt):
-            locate.run(cfg)
+            door.run(cfg)
     part = output.with_name("spots.csv.part")
     before = part.read_text()
     assert len(before.splitlines()) == 1 + 4 * len(XY)
     part.write_text(before + "half a li")  # what was written after the last place
-    locate.run(cfg)
+    door.run(cfg)
     assert output.read_text() == whole.read_text()
     assert not part.exists()
     assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]

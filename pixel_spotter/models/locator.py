@@ -1,9 +1,11 @@
 """A camera's frames to a table of spots: what is not told is estimated from the frames."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from pixel_spotter.estimators.finder import windows
 from pixel_spotter.estimators.gaussian_fit import least_squares
 from pixel_spotter.estimators.locating import Search, Spots
 from pixel_spotter.estimators.residuals import CROWDED
+from pixel_spotter.models.loading import load_model
 from pixel_spotter.models.spotter import SpotterRegressor
 from pixel_spotter.simulation.camera import Camera
 from pixel_spotter.simulation.psf import PSF, make_psf
@@ -222,6 +225,57 @@ class Locator:
         """Return the electrons of read noise that make one photon of noise."""
         assert self.camera is not None
         return self.camera.em_gain * self.camera.excess_noise
+
+
+def make_locator(
+    camera: Mapping[str, Any],
+    psf: Mapping[str, Any],
+    false_alarms: float = 0.01,
+    checkpoint: str | Path | None = None,
+    trust: Sequence[str] = (),
+) -> Locator:
+    """Return what finds spots, from what a user says of camera and spots.
+
+    Args:
+        camera: arguments of `Locator`, from ``gain`` to ``saturation``.
+        psf: ``sigma_px`` and ``ratio``, or ``file`` and ``oversampling``; see `make_psf`.
+        false_alarms: see `Locator`.
+        checkpoint: a spotter's.
+        trust: modules of one's own that it may name.
+
+    Raises:
+        UserError: if something cannot be so.
+    """
+    model = None
+    if checkpoint is not None:
+        loaded, _ = load_model(checkpoint, trust)
+        if not isinstance(loaded, SpotterRegressor):
+            raise UserError(f"checkpoint={checkpoint} is not of model=spotter")
+        model = loaded
+    own = ("gain", "offset", "read_noise", "em_gain", "saturation")
+    for key, given, known in (
+        ("camera", camera, own),
+        ("psf", psf, ("sigma_px", "ratio", "file", "oversampling")),
+    ):
+        for name in {*given} - {*known}:
+            raise UserError(f"{key}.{name} is no setting: there are {', '.join(known)}")
+    kind: dict[str, Any] = {"name": "gaussian", "ratio": psf.get("ratio", 1.0)}
+    if psf.get("file") is not None:
+        file = psf["file"]
+        file = torch.from_numpy(file) if isinstance(file, np.ndarray) else file
+        kind = {"name": "measured", "file": file, "oversampling": psf.get("oversampling", 5)}
+    noise = camera.get("read_noise")
+    noise = torch.from_numpy(noise) if isinstance(noise, np.ndarray) else noise
+    try:
+        return Locator(
+            sigma_px=psf.get("sigma_px"),
+            psf=kind,
+            false_alarms=false_alarms,
+            model=model,
+            **{**camera, "read_noise": noise},
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _is_number(value: object) -> bool:
