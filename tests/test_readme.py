@@ -5,6 +5,7 @@ in the order of the page. Commands are composed with all their settings; those o
 minutes run. What they train is scaled down, by the settings and words named here.
 """
 
+import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -14,12 +15,14 @@ from typing import NamedTuple
 import hydra
 import numpy as np
 import pytest
+import tifffile
 import torch
 import yaml
 from conftest import ROOT, CommandServer, ModelFiles, choices, predicted, save_checkpoint
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
+from test_locate import movie
 
 import pixel_spotter
 from pixel_spotter import train
@@ -36,6 +39,7 @@ from pixel_spotter.simulation.pixels import render_pixels
 PAGES = (
     *("README.md", "CONTRIBUTING.md", "docs/studies.md"),
     *("docs/models.md", "docs/results.md", "docs/spots.md", "docs/peers.md", "docs/design.md"),
+    "docs/locate.md",
 )
 
 SMALL = ("trainer=cpu", "data.image_size=16", "data.train_samples=300", "data.batch_size=16")
@@ -119,6 +123,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 assert not path.exists(), f"{block.file} is written twice"
                 path.write_text(block.text, encoding="utf-8")
     np.save(folder / "mypsf.npy", np.ones((11, 11)))
+    tifffile.imwrite(folder / "stack.tif", movie())
     (folder / "photos").mkdir()
     for k in range(3):
         grey = np.zeros((16, 16), np.uint8)
@@ -288,8 +293,37 @@ def test_from_python(
     assert len([line for line in training.splitlines() if line and "import" not in line]) < 10
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_locating_from_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("frames.npy", movie())
+    (text,) = [b.text for b in blocks("docs/locate.md") if b.language == "python"]
+    run_python(text, {}, {})
+    *_, last = capsys.readouterr().out.split()
+    assert 0.5 < float(last) < 1.5, "deviations are about the bound"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_notebook_runs_and_shows_what_it_finds(capsys: pytest.CaptureFixture[str]) -> None:
+    cells = json.loads((ROOT / "docs/locate.ipynb").read_text("utf-8"))["cells"]
+    names: dict[str, object] = {}
+    printed = []
+    for cell in (cell for cell in cells if cell["cell_type"] == "code"):
+        run_python(cell["source"], names, {"plt.show()": "plt.close()"})
+        printed.append(capsys.readouterr().out)
+        shown = [out["text"] for out in cell["outputs"] if out["output_type"] == "stream"]
+        assert bool(printed[-1]) == bool(shown), "run the notebook again"
+    assert "found 100.0%, and 0 where there is nothing" in printed[-1]
+
+
 class TestTheFirstTenMinutes:
     """The commands under "Train, measure, predict" and of a model of one's own, in their order."""
+
+    def test_every_spot_in_a_stack(self, run_command: CommandServer, folder: Path) -> None:
+        self.run(run_command, folder, "pixel-spotter locate images=stack.tif")
+        assert len((folder / "spots.csv").read_text().splitlines()) == 1 + 24
 
     def run(self, run_command: CommandServer, folder: Path, wanted: str) -> str:
         """Run the README's only command that has these words, scaled down."""

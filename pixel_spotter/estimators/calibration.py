@@ -5,12 +5,15 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pixel_spotter.errors import UserError
-from pixel_spotter.estimators.detection import maxima, standing_out, threshold
+from pixel_spotter.estimators.detection import maxima, standing_out, threshold, unevenness
 from pixel_spotter.estimators.finder import correlate, windows
 from pixel_spotter.estimators.scoring import fit
+from pixel_spotter.estimators.sums import Spots
+from pixel_spotter.simulation.bound import inverse
 from pixel_spotter.simulation.psf import GaussianPSF
 
 _CLASSES = 20
@@ -92,6 +95,7 @@ def _noise_by_level(counts: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
         steady = change < 3 * noise + 0.03 * (beside - beside.nanmedian()).clamp(min=0)
         square = torch.where(steady, square, torch.nan)
     else:
+        counts = _without_spots(counts)
         taps = torch.tensor([1.0, -2.0, 1.0]).to(counts)
         own = correlate(counts, three)
         mean, beside = own / 9, (correlate(counts, five) - own) / 16
@@ -117,6 +121,18 @@ def _noise_by_level(counts: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
         raise UserError("the frames hold no noise from which the camera's could be told")
     level, variance, weight = torch.stack(found).unbind(dim=1)
     return level, variance, weight, mean.max().item()
+
+
+def _without_spots(counts: Tensor) -> Tensor:
+    """Return a frame with nan where spots are: neighbouring pixels differ there without noise."""
+    image = counts - unevenness(counts) - counts.nanmedian()
+    across = (image[:, :, 1:] - image[:, :, :-1]).square() / 2
+    noise = across.nanmedian() / 0.455  # a square of unit variance has this median
+    nothing = torch.zeros_like(image)
+    width = 1.2
+    height = standing_out(image, nothing, nothing + noise, width, 13).nan_to_num()
+    near = F.max_pool2d(height[:, None], 9, stride=1, padding=4)[:, 0] > 5
+    return torch.where(near, torch.nan, counts)
 
 
 def spot_width(image: Tensor, variance: float | Tensor) -> float | None:
@@ -151,3 +167,67 @@ def spot_width(image: Tensor, variance: float | Tensor) -> float | None:
         if found.any() and (best is None or total > best[0]):
             best = total, ended.theta[found, 4].median().item()
     return best[1] if best else None
+
+
+def noise_of_spots(counts: Tensor, background: Noise) -> Noise | None:
+    """Estimate how noise grows with light from what fits leave of spots; None without enough.
+
+    For frames whose spots come and go, which no two frames tell of. A spot of another shape than
+    was fitted leaves more: the gain is too small then, and deviations are too large.
+
+    Args:
+        counts: see `camera_noise`.
+        background: how much noise there is in the background.
+    """
+    gain, offset = background.gain, background.offset
+    for _ in range(6):
+        image = (counts - offset) * gain
+        level = image.nanmedian().item()
+        slopes = _noise_per_light(image - level, level)
+        if len(slopes) < 5:
+            return None
+        # Of photons as they were taken for: what of the noise grows, if not all of it.
+        slope = slopes.median().item()
+        if slope <= 0:
+            return None
+        gain, offset = gain / slope, offset + level / gain * (1 - 1 / slope)
+    spread = 1.48 * (slopes - slopes.median()).abs().median()  # robust, as the median's deviation
+    unsure = (1.25 * spread / slopes.median() / math.sqrt(len(slopes))).item()
+    return Noise(gain, offset, True, unsure)
+
+
+def _noise_per_light(above: Tensor, level: float) -> Tensor:
+    """Return by how much the variance grows with light, for each of some isolated spots.
+
+    Args:
+        above: frames without their background, photons.
+        level: of that background, whose variance it is.
+    """
+    noise = torch.full_like(above, level)
+    width = spot_width(above, noise)
+    if width is None:
+        return above.new_zeros(0)
+    side = 2 * max(5, round(5.5 * width)) + 1
+    height = standing_out(above, torch.zeros_like(above), noise, width, side)
+    frame, xy = maxima(height, threshold(1e-4, (above.shape[1], above.shape[2]), width))
+    place = torch.column_stack([frame * 10 * max(above.shape), xy]).double()
+    alone = torch.cdist(place, place, p=math.inf).topk(min(2, len(place)), largest=False)
+    kept = (alone.values[:, -1] > side) & (height[frame, xy[:, 1], xy[:, 0]] > 12)
+    frame, xy = frame[kept][:_MOST], xy[kept][:_MOST]
+    if len(frame) < 5:
+        return above.new_zeros(0)
+    parts = windows(above + level, xy, side, of=frame)
+    brightness = height[frame, xy[:, 1], xy[:, 0]]
+    start = torch.full((len(frame), 5), side // 2, dtype=above.dtype, device=above.device)
+    start[:, 2] = brightness * 2 * width * math.sqrt(level)
+    start[:, 3], start[:, 4] = level, width
+    ended, found = fit(parts, start, GaussianPSF(), True, torch.zeros_like(parts.image))
+    spots = Spots(GaussianPSF(), ended.theta, side)
+    variance = spots.expected
+    by_theta = spots.derivatives
+    taken = (by_theta * (inverse(ended.information) @ by_theta)).sum(dim=1) / variance.flatten(1)
+    light = (spots.expected - ended.theta[:, 3, None, None]).flatten(1)
+    seen = parts.seen.flatten(1) & (light > 2 * math.sqrt(level)) & (taken < 0.8)
+    square = (parts.image - spots.expected).flatten(1).square() / (1 - taken)
+    grown = ((square - level) * seen).sum(dim=1) / (light * seen).sum(dim=1)
+    return grown[found & seen.any(dim=1) & grown.isfinite()]

@@ -7,7 +7,12 @@ import torch
 from torch import Tensor
 
 from pixel_spotter.errors import UserError
-from pixel_spotter.estimators.calibration import camera_noise, read_variance, spot_width
+from pixel_spotter.estimators.calibration import (
+    camera_noise,
+    noise_of_spots,
+    read_variance,
+    spot_width,
+)
 from pixel_spotter.simulation.camera import Camera
 from pixel_spotter.simulation.psf import GaussianPSF, light
 
@@ -29,11 +34,9 @@ def recorded(expected: Tensor, read_noise: float = 1.5) -> Tensor:
     return camera.expose(expected, torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize(
-    ("frames", "blinking", "near"), [(10, False, 0.06), (10, True, 0.25), (1, False, 0.35)]
-)
-def test_the_gain_follows_from_how_noise_grows(frames: int, blinking: bool, near: float) -> None:
-    noise = camera_noise(recorded(scene(frames, blinking=blinking)))
+@pytest.mark.parametrize(("blinking", "near"), [(False, 0.06), (True, 0.25)])
+def test_the_gain_follows_from_how_noise_grows(blinking: bool, near: float) -> None:
+    noise = camera_noise(recorded(scene(10, blinking=blinking)))
     assert noise.grows
     assert noise.gain == pytest.approx(0.5, rel=near)
     assert noise.unsure < 0.2
@@ -41,9 +44,35 @@ def test_the_gain_follows_from_how_noise_grows(frames: int, blinking: bool, near
     assert noise.offset == pytest.approx(100 - 2.25 / 0.5, abs=8)
 
 
+def test_spots_tell_it_in_one_frame() -> None:
+    counts = recorded(scene(1))
+    told = camera_noise(counts)
+    assert not told.grows, "what differs between neighbours is no noise where spots are"
+    noise = noise_of_spots(counts, told)
+    assert noise is not None
+    assert noise.gain == pytest.approx(0.5, rel=0.2)
+
+
 def test_a_gradient_tells_it_even_in_one_frame() -> None:
     slope = torch.linspace(5, 400, 192).expand(1, 192, 192)
     assert camera_noise(recorded(slope)).gain == pytest.approx(0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("gain", [0.5, 3.0])
+def test_spots_that_come_and_go_tell_it_by_what_fits_leave_of_them(gain: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    theta = torch.rand(10, 20, 3, generator=generator) * torch.tensor([192.0, 192.0, 2000.0])
+    flat, wide = torch.full((10,), 10.0), torch.full((10,), 1.1)
+    expected = light(GaussianPSF(), theta, flat, wide, (192, 192))
+    counts = Camera(read_noise=1.5, gain=gain, offset=100.0).expose(expected, generator)
+    told = camera_noise(counts)
+    assert not told.grows
+    noise = noise_of_spots(counts, told)
+    assert noise is not None
+    assert noise.grows
+    assert noise.gain == pytest.approx(gain, rel=0.15)
+    assert noise.unsure < 0.15
+    assert noise_of_spots(recorded(torch.full((4, 192, 192), 10.0)), told) is None
 
 
 @pytest.mark.parametrize("frames", [1, 8])
