@@ -39,6 +39,7 @@ from pixel_spotter.errors import UserError
 from pixel_spotter.estimators.locating import LEAST_SIDE
 from pixel_spotter.files import write_text
 from pixel_spotter.models.locator import Locator, make_locator
+from pixel_spotter.reporting.overview import write_overview
 from pixel_spotter.tables import check_output, growing
 
 MOST_PIXELS = 2**22
@@ -160,8 +161,14 @@ def run(cfg: DictConfig) -> None:
     work = {**told, "files": [[str(file), file.stat().st_size] for file in files]}
     reading = Reading(files, settings["camera"]["saturation"])
 
+    def show(table: Path) -> None:
+        if settings["overview"] is not None:
+            path, found = Path(str(settings["overview"])), read_back(table)
+            write_overview(path, found, read_frame, about(told, locator, files))
+
     def finish(part: Path) -> None:
         assert output is not None
+        show(part)
         movie = Movie(*extent(files), settings["pixel_nm"], about(told, locator, files))
         FORMATS[settings["format"]](numbered(part, files), output, movie)
 
@@ -187,6 +194,7 @@ def run(cfg: DictConfig) -> None:
     if output is not None and other is None:
         words = yaml.safe_dump(about(told, locator, files), sort_keys=False)
         write_text(output.with_suffix(".yaml"), words)
+        show(output)
     for line in reading.remarks.lines():
         print(line, file=sys.stderr)
     print(f"{found} spots", file=sys.stderr)
@@ -203,9 +211,12 @@ def check_settings(settings: Mapping[str, Any]) -> Path | None:
     if form == "thunderstorm" and nm is None:
         raise UserError("format=thunderstorm tells positions in nm: give pixel_nm=")
     if settings["output"] is None:
-        if form != "csv":
-            raise UserError(f"format={form} needs an output=")
+        if form != "csv" or settings["overview"] is not None:
+            asked = f"format={form}" if form != "csv" else "overview="
+            raise UserError(f"{asked} needs an output=")
         return None
+    if settings["overview"] is not None:
+        check_output(Path(str(settings["overview"])), "overview")
     output = Path(str(settings["output"]))
     check_output(output)
     return output
@@ -241,13 +252,28 @@ def numbered(part: Path, files: Sequence[Path]) -> Iterator[pd.DataFrame]:
     for file in files:
         offsets[str(file)] = first
         first += extent([file])[1]
-    tables = pd.read_csv(
-        part, chunksize=100_000, keep_default_na=False, na_values={"x": "nan"}, encoding="utf-8",
-        encoding_errors="surrogateescape",
-    )  # fmt: skip
-    for table in tables:
+    for table in read_back(part, chunksize=100_000):
         table["frame"] += table["file"].astype(str).map(offsets).fillna(0).astype(int)
         yield table
+
+
+def read_back(table: Path, **options: Any) -> Any:
+    """Read a table that was written; flags are text, and files as they are called."""
+    return pd.read_csv(
+        table,
+        dtype={"flag": str, "file": str},
+        keep_default_na=False,
+        na_values=dict.fromkeys(("x", "y", "sd_x", "sd_y", "corr_xy", "sigma_px"), "nan"),
+        encoding="utf-8",
+        encoding_errors="surrogateescape",
+        **options,
+    )
+
+
+def read_frame(file: str, frame: int) -> np.ndarray:
+    """Return a frame of a file, counts (H, W)."""
+    with open_frames(Path(file), gaps=True) as frames:
+        return frames.read(frame)
 
 
 def about(told: Mapping[str, Any], locator: Locator, files: Sequence[Path]) -> dict[str, Any]:

@@ -121,10 +121,10 @@ def _gone_so_far(part: Path, state: Path, of: Any) -> tuple[dict[str, Any], int]
     return {}, 0
 
 
-def check_output(output: Path) -> None:
-    """Refuse an output that could not be written in the end."""
+def check_output(output: Path, key: str = "output") -> None:
+    """Refuse an output that could not be written in the end, naming its setting."""
     if not output.name or (output.exists() and not output.is_file()):
-        raise UserError(f"output={output} cannot be replaced by a file, give another name")
+        raise UserError(f"{key}={output} cannot be replaced by a file, give another name")
     nearest = next(folder for folder in output.absolute().parents if folder.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        raise UserError(f"output={output}: {nearest} is not a folder that can be written to")
+        raise UserError(f"{key}={output}: {nearest} is not a folder that can be written to")

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,18 @@ def assert_all_found(table: pd.DataFrame, frames: int) -> None:
 
 def test_a_stack_nothing_is_told_of(run_command: CommandServer, tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "stack.tif", movie())
-    ended = run_command("locate", f"images={tmp_path}/stack.tif", f"output={tmp_path}/spots.csv")
+    ended = run_command(
+        "locate", f"images={tmp_path}/stack.tif", f"output={tmp_path}/spots.csv",
+        f"overview={tmp_path}/page.html",
+    )  # fmt: skip
     assert ended.code == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "24 spots in 6 frames of 1 file, 0 of them flagged" in page
+    assert page.count("data:image/png") == 4
+    assert re.findall("<h2>(.*)</h2>", page) == [
+        *("Frames", "Spots", "Spots a frame", "How exactly", "How this was found"),
+    ]
+    assert "<dt>estimated camera.gain</dt>" in page
     table = pd.read_csv(tmp_path / "spots.csv", keep_default_na=False)
     assert [*table] == [
         *("file", "frame", "x", "y", "sd_x", "sd_y", "corr_xy", "photons", "background"),
@@ -66,7 +77,9 @@ def test_a_stack_nothing_is_told_of(run_command: CommandServer, tmp_path: Path) 
     assert "camera.gain=" in ended.stderr
     assert "psf.sigma_px=" in ended.stderr
     assert "24 spots" in ended.stderr
-    assert {file.name for file in tmp_path.iterdir()} == {"stack.tif", "spots.csv", "spots.yaml"}
+    assert {file.name for file in tmp_path.iterdir()} == {
+        *("stack.tif", "spots.csv", "spots.yaml", "page.html"),
+    }
 
 
 def test_a_folder_to_standard_output(run_command: CommandServer, tmp_path: Path) -> None:
@@ -88,10 +101,11 @@ def test_frames_without_spots_stay_empty(run_command: CommandServer, tmp_path: P
     tifffile.imwrite(tmp_path / "empty.tif", movie(20, spots=0))
     ended = run_command(
         "locate", f"images={tmp_path}/empty.tif", *TOLD, f"output={tmp_path}/spots.csv",
-        "false_alarms=1e-6",
+        "false_alarms=1e-6", f"overview={tmp_path}/page.html",
     )  # fmt: skip
     assert ended.code == 0
     lines = (tmp_path / "spots.csv").read_text().splitlines()
+    assert "0 spots in 0 frames" in (tmp_path / "page.html").read_text()
     assert lines == ["file,frame,x,y,sd_x,sd_y,corr_xy,photons,background,sigma_px,score,flag"]
 
 
@@ -214,6 +228,8 @@ def test_pixels_without_a_value_are_left_out(run_command: CommandServer, tmp_pat
         (["format=csvv"], "format must be one of csv, thunderstorm, picasso, napari"),
         (["format=thunderstorm", "output=a.csv"], "give pixel_nm="),
         (["format=napari"], "format=napari needs an output="),
+        (["overview=a.html"], "overview= needs an output="),
+        (["overview=/", "output=a.csv"], "overview=/ cannot be replaced by a file"),
         (["pixel_nm=0"], "pixel_nm must be a pixel's side in nm"),
         (["camera.gain=0.5"], "camera.gain and camera.offset go together"),
         (["camera.gain=0", "camera.offset=0"], "camera.gain must be more than 0"),

@@ -31,7 +31,7 @@ from pixel_spotter.cli.help import CONF_DIR
 from pixel_spotter.errors import UserError
 from pixel_spotter.files import write_text
 
-_TEXTS = ("checkpoint", "images", "output", "sweep", "start_from")
+_TEXTS = ("checkpoint", "images", "output", "overview", "sweep", "start_from")
 """Keys whose values are paths, or names of grids: taken as they are, not read as Hydra's syntax."""
 
 _FILES = ("model.checkpoint", "model.checkpoints", "model.weights", "psf.file", "trust")

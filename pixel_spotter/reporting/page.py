@@ -240,7 +240,7 @@ def render(template: str, report: Report, sections: Sequence[Section], pictures:
     def inlined(name: str) -> str:
         return base64.b64encode((pictures / f"{name}.png").read_bytes()).decode()
 
-    page = _ENVIRONMENT.get_template(template)
+    page = environment.get_template(template)
     return page.render(report=report, sections=sections, inlined=inlined)
 
 
@@ -278,11 +278,11 @@ def _as_markdown(text: object) -> str:
     return plain.replace("\n", "<br>")
 
 
-_ENVIRONMENT = jinja2.Environment(
+environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=lambda name: name is not None and name.endswith(".html"),
     trim_blocks=True,
     lstrip_blocks=True,
     undefined=jinja2.StrictUndefined,
 )
-_ENVIRONMENT.filters["md"] = _as_markdown
+environment.filters["md"] = _as_markdown

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from matplotlib.axes import Axes
@@ -15,6 +16,7 @@ from PIL import Image
 from sweeps import cell, columns, images_of, table
 
 from pixel_spotter import runs
+from pixel_spotter.reporting import overview
 from pixel_spotter.reporting.figures import (
     curves,
     drawing,
@@ -487,3 +489,57 @@ def test_a_figure_is_saved_as_finely_as_asked(tmp_path: Path) -> None:
         with Image.open(tmp_path / "new/map.png") as image:
             assert image.size == (int(5.2 * dpi), int(4.6 * dpi))
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["map.png"]
+
+
+def test_an_overview_shows_frames_spots_and_their_ellipses_where_they_are() -> None:
+    image = np.zeros((40, 60))
+    image[30, 50] = 9.0
+    rows = {
+        "file": ["a.tif"] * 3,
+        "frame": [0, 0, 2],
+        "x": [50.0, 2.0, 50.0],
+        "y": [30.0, 3.0, 30.0],
+    }
+    rows |= {"sd_x": [0.3, 0.1, 0.2], "sd_y": [0.1, 0.1, 0.2], "corr_xy": [0.0, 0.0, 0.5]}
+    rows |= {
+        "photons": [900.0, 100.0, 400.0],
+        "score": [40.0, 6.0, 20.0],
+        "flag": ["", "crowded", ""],
+    }
+    table = pd.DataFrame(rows)
+    read: list[tuple[str, int]] = []
+
+    def frame(file: str, number: int) -> np.ndarray:
+        read.append((file, number))
+        return image
+
+    (frames,) = overview.frames(table, frame)
+    assert read == [("a.tif", 0), ("a.tif", 2)]
+    assert frames.figure is not None
+    first = frames.figure.axes[0]
+    assert first.get_title() == "a.tif, frame 0"
+    circles = [(*c.get_offsets()[0], c.get_edgecolor()[0].tolist()) for c in first.collections]
+    assert [c[:2] for c in circles] == [(50.0, 30.0), (2.0, 3.0)]
+    assert circles[0][2] != circles[1][2]
+    (spots,) = overview.spots(table, frame)
+    assert spots.figure is not None
+    worst, middle, best = spots.figure.axes[:3]
+    assert [a.get_title() for a in (worst, middle, best)] == [
+        *("6.0 deviations", "20.0 deviations", "40.0 deviations"),
+    ]
+    shown = best.images[0]
+    left, right, bottom, top = shown.get_extent()
+    assert (left, right, bottom, top) == (44.5, 55.5, 35.5, 24.5)
+    assert np.argwhere(shown.get_array() == 9.0).tolist() == [[5, 5]]
+    assert worst.images[0].get_extent() == [-0.5, 7.5, 8.5, -0.5]
+    drawn = best.patches[0]
+    assert drawn.get_center() == (50.0, 30.0)
+    widths = sorted((drawn.width, drawn.height))
+    np.testing.assert_allclose(widths, [2 * 2.4477 * 0.1, 2 * 2.4477 * 0.3], rtol=1e-3)
+    (number,) = overview.counts(table)
+    assert number.figure is not None
+    assert number.figure.axes[0].lines[0].get_ydata().tolist() == [2, 1]
+    (exactly,) = overview.precision(table)
+    assert "half of them are below 0.200 px" in exactly.caption
+    assert overview.headline(table) == "3 spots in 2 frames of 1 file, 1 of them flagged"
+    assert overview.frames(table[:0], frame) == []
