@@ -7,10 +7,11 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, save_checkpoint
+from conftest import ROOT, Run, save_checkpoint
 from PIL import Image
 
 from pixel_spotter.models.closed_form import ClosedForm
+from pixel_spotter.models.loading import load_model
 from pixel_spotter.models.spotter import SpotterRegressor
 
 PARTICLES = ROOT.parent / "shared/data/stuck_particles.tif"
@@ -139,3 +140,16 @@ def test_what_flags_are_worth(
     found = {name.strip(): [cell.strip() for cell in cells] for name, *cells in rows}
     assert found["alone"] == ["0.0%", "", "0.0%"]
     assert found["neighbour at 3.0 px, 1.0 as bright"][1:] == ["100%", "100.0%"]
+
+
+def test_weights_for_the_package_are_all_that_answers_need(
+    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark("package_weights", monkeypatch).main([str(tiny_run.best), "tiny"], tmp_path)
+    assert (tmp_path / "tiny.ckpt").stat().st_size < tiny_run.best.stat().st_size
+    image = np.zeros((1, 16, 16), np.uint8)
+    image[0, 4, 9] = 255
+    (model, data), (before, _) = (load_model(p) for p in (tmp_path / "tiny.ckpt", tiny_run.best))
+    assert data.size == (16, 16)
+    for name, column in before.predict(image).items():
+        np.testing.assert_array_equal(model.predict(image)[name], column)

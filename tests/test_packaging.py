@@ -80,6 +80,7 @@ def test_the_wheel_has_configs_and_licence(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
     for file in (ROOT / "conf").rglob("*.yaml"):
         assert f"pixel_spotter/conf/{file.relative_to(ROOT / 'conf')}" in names
+    assert {f"pixel_spotter/weights/{name}.ckpt" for name in ("heatmap", "spotter")} <= names
     for file in (ROOT / "pixel_spotter").rglob("*"):
         if file.is_file() and "__pycache__" not in file.parts:
             assert str(file.relative_to(ROOT)) in names

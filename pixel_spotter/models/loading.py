@@ -12,6 +12,9 @@ from pixel_spotter.errors import UserError
 from pixel_spotter.files import read_tensors
 from pixel_spotter.models.base import PointRegressor, class_name, describe
 
+WEIGHTS = Path(__file__).parents[1] / "weights"
+"""Where the package keeps models that were trained, each by its name."""
+
 _OURS = ("pixel_spotter.models", "pixel_spotter.data")
 _ESTIMATORS_OF_0_1 = {
     "pixel_spotter.models.argmax.ArgmaxRegressor": "argmax",
@@ -22,10 +25,13 @@ _ESTIMATORS_OF_0_1 = {
 def load_model(path: str | Path, trust: Sequence[str] = ()) -> tuple[PointRegressor, PointData]:
     """Rebuild the model of a checkpoint, in eval mode, and the data it was trained on.
 
-    Classes of ``trust``, modules of one's own or packages of them, may be built: importing them
-    runs their code. What Pixel Spotter holds is always trusted.
+    A name that is no file, ``heatmap`` or ``spotter``, is that of a model in the package. Classes
+    of ``trust``, modules of one's own or packages of them, may be built: importing them runs their
+    code. What Pixel Spotter holds is always trusted.
     """
     path = Path(path).expanduser()
+    ours = WEIGHTS / f"{path}.ckpt"
+    path = ours if not path.exists() and ours.parent == WEIGHTS and ours.is_file() else path
     checkpoint = read_tensors(path)
     if not isinstance(checkpoint.get("model_class"), str):
         raise UserError(f"{path} is not a checkpoint of Pixel Spotter")

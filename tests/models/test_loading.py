@@ -9,12 +9,15 @@ import torch
 from conftest import CPU, TINY, CommandServer, Run, compose, figures, save_checkpoint
 from noisy import NoisyPoints
 
+from pixel_spotter.coordinates import all_positions
+from pixel_spotter.data.spots import SpotDataModule
 from pixel_spotter.errors import UserError
 from pixel_spotter.evaluate import evaluate
 from pixel_spotter.models.base import PointRegressor, class_name, describe
 from pixel_spotter.models.cnn import CNNRegressor
 from pixel_spotter.models.ensemble import CheckpointEnsemble, EnsembleRegressor
 from pixel_spotter.models.loading import load_model, rebuild_model
+from pixel_spotter.simulation.pixels import render_pixels
 from pixel_spotter.train import train
 
 MINE = """
@@ -190,3 +193,35 @@ def test_the_commands_take_one_module_without_brackets(
     assert "add trust=mymodels" in run_command(*asked, cwd=tmp_path).error()
     ended = run_command(*asked, "trust=mymodels", cwd=tmp_path)
     assert ended.code == 0, ended.stderr
+
+
+def test_models_that_come_with_the_package_know_what_they_were_made_for() -> None:
+    heatmap, data = load_model("heatmap")
+    assert data.size == (50, 50)
+    for size in ((50, 50), (30, 41)):
+        points = all_positions(size)[::17]
+        off = heatmap(render_pixels(points, size)) - points
+        assert off.abs().max() < 0.01
+    spotter, spots = load_model("spotter")
+    assert isinstance(spots, SpotDataModule)
+    settings = {"image_size": 13, "margin_px": 6, "photons": 3000.0, "sigma_px": [1.2999, 1.3001]}
+    image, truth, _ = SpotDataModule(**settings).batch("test", 0, torch.arange(2000))  # type: ignore[arg-type]
+    with torch.no_grad():
+        columns = spotter.estimate(image)
+    error = torch.stack([columns[name] - truth[f"{name}_true"] for name in "xy"])
+    bound = torch.stack([truth[f"bound_{name}"] for name in "xy"])
+    assert error.square().mean().sqrt() < 1.05 * bound.square().mean().sqrt()
+    deviation = torch.stack([columns["sd_x"], columns["sd_y"]])
+    assert (error.abs() < deviation).double().mean() == pytest.approx(0.683, abs=0.04)
+    assert (columns["flag"] == 0).double().mean() > 0.98
+
+
+def test_a_file_of_that_name_comes_before_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint(tmp_path / "heatmap", CNNRegressor(16, channels=[4], hidden=[8]), 16)
+    assert load_model("heatmap")[0].name == "cnn"
+    for name in ("../weights/heatmap", "nothing", ""):
+        with pytest.raises(UserError):
+            load_model(name)
