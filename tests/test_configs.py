@@ -123,7 +123,8 @@ def test_evaluate_and_predict_compose() -> None:
     ]
     assert keys(cfg.data) <= parameters(of_data[0]) | parameters(of_data[1])
     assert all(value is None for value in cfg.data.values())
-    assert OmegaConf.missing_keys(compose([], "predict")) == {"checkpoint", "images"}
+    for command in ("predict", "locate"):
+        assert OmegaConf.missing_keys(compose([], command)) == {"images"}
 
 
 def test_values_are_written_once() -> None:
