@@ -17,6 +17,9 @@ from torch import Tensor
 from pixel_spotter.coordinates import Size
 from pixel_spotter.estimators.finder import correlate, windows
 
+AT_A_TIME = 4
+"""So many frames stay in a processor's cache."""
+
 
 def threshold(false_alarms: float, size: Size, sigma_px: float) -> float:
     """Return the score that so many maxima of an empty frame exceed, on average.
@@ -67,13 +70,16 @@ def standing_out(
     seen = image.isfinite()
     above = torch.where(seen, image - light, 0)
     noise = torch.where(seen, variance, 0)
-    weight = (seen[:1] if seen.all() else seen).to(image.dtype)
+    all_seen = bool(seen.all())
+    weight = (seen[:1] if all_seen else seen).to(image.dtype)
     flat = torch.ones_like(spot)
     count, overlap, energy = (correlate(weight, one) for one in (flat, spot, spot.square()))
     background = correlate(above, flat) / count.clamp(min=1)
     photons = correlate(above, spot) - overlap * background
-    # What other noise there is counts as it lies under the spot.
-    noise = correlate(noise, spot.square()) / energy.clamp(min=1e-9)
+    # What other noise there is counts as it lies under the spot: the same everywhere, as it is.
+    lowest, highest = noise.aminmax()
+    if not all_seen or lowest < highest:
+        noise = correlate(noise, spot.square()) / energy.clamp(min=1e-9)
     energy = energy - overlap.square() / count.clamp(min=1)
     deviation = (energy.clamp(min=0) * (background.clamp(min=0) + noise)).sqrt()
     return torch.where(energy > 1e-3 * spot.square().sum() ** 2, photons / deviation, torch.nan)
@@ -99,16 +105,9 @@ def unevenness(image: Tensor, block: int = 32) -> Tensor:
         + torch.arange(-(-side // n), device=image.device)
         for side, n in ((height, rows), (width, columns))
     ]
-    values = image[:, pieces[0]][:, :, :, pieces[1]].transpose(2, 3).flatten(3)
-    kept = values
-    for _ in range(4):
-        mean = kept.nanmean(dim=3, keepdim=True)
-        deviation = (kept - mean).square().nanmean(dim=3, keepdim=True).sqrt()
-        deviation = deviation.clamp(min=1.0)  # single photons are no spots
-        kept = torch.where((values - mean).abs() <= 3 * deviation, values, torch.nan)
-    level = kept.nanmean(dim=3)
+    clipped = [_clipped(one, pieces[0], pieces[1]) for one in torch.split(image, AT_A_TIME)]
+    level, noise = (torch.cat(part) for part in zip(*clipped, strict=True))
     mean = level.flatten(1).nanmean(dim=1)[:, None, None]
-    noise = (kept - level[..., None]).square().nanmean(dim=3) / kept.isfinite().sum(dim=3)
     level = torch.where(level.isfinite(), level, mean).nan_to_num()
     # What blocks without a difference would show is noise, and is left alone.
     blocks = level[0].numel()
@@ -118,6 +117,33 @@ def unevenness(image: Tensor, block: int = 32) -> Tensor:
     along_y, along_x = _splines(height, tuple(middle_y)), _splines(width, tuple(middle_x))
     smooth = along_y.to(level) @ level @ along_x.to(level).mT
     return (smooth - smooth.mean(dim=(1, 2), keepdim=True)) * differs[:, None, None]
+
+
+def _clipped(image: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each block's mean without what lies far off, and the variance of that.
+
+    Args:
+        image: (F, H, W).
+        rows: of each of R blocks, (R, h).
+        columns: likewise, (C, w).
+
+    Returns:
+        (F, R, C) each; nan of blocks without values.
+    """
+    values = image[:, rows][:, :, :, columns].transpose(2, 3).flatten(3)
+    kept = values.isfinite().to(values.dtype)  # numbers are multiplied faster
+    known, values = kept > 0, values.nan_to_num(0.0, 0.0, 0.0)
+    for _ in range(4):
+        count = kept.sum(dim=3, keepdim=True)
+        mean = (values * kept).sum(dim=3, keepdim=True) / count
+        away = values - mean
+        deviation = ((away.square() * kept).sum(dim=3, keepdim=True) / count).sqrt()
+        deviation = deviation.clamp(min=1.0)  # single photons are no spots
+        kept = (known & (away.abs() <= 3 * deviation)).to(values.dtype)
+    count = kept.sum(dim=3)
+    level = (values * kept).sum(dim=3) / count
+    variance = ((values - level[..., None]).square() * kept).sum(dim=3) / count
+    return level, variance / count
 
 
 def maxima(height: Tensor, least: float) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pixel_spotter.coordinates import all_positions, from_index, sides_px
 from pixel_spotter.estimators.detection import (
+    AT_A_TIME,
     deviances,
     maxima,
     standing_out,
@@ -116,22 +117,47 @@ class Search:
         """Return the spots that are found."""
         spots, divided = self._none(), False
         before = torch.full_like(self.image, -torch.inf)
+        changed = torch.arange(len(self.image), device=self.image.device)
         for _ in range(_TURNS):
             light = self.light(spots)
-            noise = self.read + light + (_MISMATCH * light).square()
-            height = standing_out(self.image, light, noise, self.sigma, self.side)
-            frame, xy = maxima(height, self.least)
-            fresh = (height - before)[frame, xy[:, 1], xy[:, 0]] > 0.1
-            before = height
+            frame, xy = self.fresh(light, changed, before)
             doubtful = spots.misfit > _DOUBTFUL
-            if fresh.any():
-                spots = self.settle(spots, self.start(frame[fresh], xy[fresh], light))
+            if len(frame):
+                changed = torch.unique(frame)
+                spots = self.settle(spots, self.start(frame, xy, light))
             elif doubtful.any() and not divided:
+                changed = torch.unique(spots.frame[doubtful])
                 spots = self.settle(spots.rows(~doubtful), self.apart(spots, doubtful))
                 divided = True
             else:
                 break
         return spots
+
+    def fresh(self, light: Tensor, changed: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+        """Return where more stands out than before, in frames that have changed.
+
+        Args:
+            light: of the spots that were found, (F, H, W).
+            changed: numbers of frames, (C,), int64.
+            before: how far each pixel's spot stood out, (F, H, W); as it does now, afterwards.
+
+        Returns:
+            Which frame each place is in, (N,), and its ``x`` and ``y``, (N, 2), int64.
+        """
+        frames, places = [], []
+        at_a_time = AT_A_TIME if light.device.type == "cpu" else max(1, len(light))
+        for rows in torch.split(changed, at_a_time):
+            there = light[rows]
+            read = self.read if self.read.dim() < 3 else self.read[rows]
+            noise = read + there + (_MISMATCH * there).square()
+            height = standing_out(self.image[rows], there, noise, self.sigma, self.side)
+            frame, xy = maxima(height, self.least)
+            x, y = xy.unbind(dim=1)
+            grown = height[frame, y, x] - before[rows[frame], y, x] > 0.1
+            before[rows] = height
+            frames.append(rows[frame[grown]])
+            places.append(xy[grown])
+        return torch.cat(frames), torch.cat(places)
 
     def settle(self, spots: Spots, new: Spots) -> Spots:
         """Fit spots and new ones until they do not change; leave out what does not stand out."""
