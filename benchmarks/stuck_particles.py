@@ -92,15 +92,18 @@ def calibrate(frames: np.ndarray) -> tuple[float, float]:
     return float(1 / line[0]), float(-line[1] / line[0])
 
 
-def isolated(photons: np.ndarray, side: int) -> tuple[Spots, float]:
-    """Return single spots that have no others around them, and the bound of their positions, px.
+def single(
+    photons: np.ndarray, side: int
+) -> tuple[np.ndarray, np.ndarray, dict[str, torch.Tensor], float]:
+    """Return the pixels of single spots that have no others around them.
 
     Args:
         photons: frames (M, H, W).
-        side: of the images to cut around them, px.
+        side: of the images that fit around them, px.
 
     Returns:
-        The M N crops of N spots, frame by frame, and the root mean square of the bounds.
+        ``x`` and ``y``, (N,), what is fitted to the frames' mean in `SIDE` pixels around them, and
+        their width, px.
     """
     image = photons.mean(axis=0)
     seen = gaussian_filter(image, 1.0) - np.median(image)
@@ -116,10 +119,23 @@ def isolated(photons: np.ndarray, side: int) -> tuple[Spots, float]:
     averages = torch.from_numpy(_around(image[None], x, y, SIDE))
     theta = estimators.maximum_likelihood(averages, **settings)
     width = theta["sigma_px"].median().item()
-    single = ((theta["sigma_px"] / width - 1).abs() < 0.2).numpy()
-    x, y = x[single], y[single]
+    alone = (theta["sigma_px"] / width - 1).abs() < 0.2
     names = ("x", "y", "photons", "background", "sigma_px")
-    truth = {f"{name}_true": theta[name][torch.from_numpy(single)] for name in names}
+    truth = {f"{name}_true": theta[name][alone] for name in names}
+    return x[alone.numpy()], y[alone.numpy()], truth, width
+
+
+def isolated(photons: np.ndarray, side: int) -> tuple[Spots, float]:
+    """Return single spots that have no others around them, and the bound of their positions, px.
+
+    Args:
+        photons: frames (M, H, W).
+        side: of the images to cut around them, px.
+
+    Returns:
+        The M N crops of N spots, frame by frame, and the root mean square of the bounds.
+    """
+    x, y, truth, width = single(photons, side)
     floor = SpotDataModule(SIDE, sigma_px=(0.99 * width, 1.01 * width)).floor(truth)
     bounds = torch.stack([floor["bound_x"], floor["bound_y"]], dim=1).numpy()
 

@@ -131,6 +131,64 @@ def test_a_real_camera(stuck_particles: ModuleType) -> None:
     assert figures["within_68"] == pytest.approx(0.68, abs=0.08)
 
 
+def test_every_spot_of_frames_is_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = benchmark("frames", monkeypatch)
+    few = ["--only", "our locate", "--frames", "3", "--empty", "20", "--output", str(tmp_path)]
+    frames.main([*few, "--kinds", "100 spots", "20 at the edge", "10, read noise"])
+    rows = pd.read_csv(tmp_path / "frames.csv").set_index(["kind", "program"])
+    told = rows.loc["100 spots"].loc["our locate"]
+    assert told["recall"] > 0.97
+    assert told["precision"] > 0.99
+    assert told["ratio"] == pytest.approx(1, abs=0.15)
+    assert told["within_68"] == pytest.approx(0.68, abs=0.08)
+    assert rows.loc["20 at the edge"].loc["our locate", "ratio_edge"] == pytest.approx(1, abs=0.2)
+    empty = pd.read_csv(tmp_path / "empty.csv").set_index(["program", "asked"])
+    assert empty.loc[("our locate, 0.1 asked for", 0.1), "false_alarms"] < 0.5
+    said = capsys.readouterr().out
+    assert said.count("| our locate, width not told |") == 2
+    assert "| our locate, 0.01 asked for |" in said
+
+
+def test_an_answer_is_right_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = benchmark("frames", monkeypatch)
+    made = frames.make_frames(20, 2)
+    beside = np.array([[0.5, 0], [0.1, 0], [0.2, 0], [5.0, 0]])
+    twice = np.repeat(made.xy[:2], 2, axis=0) + beside
+    table = frames.Table(np.zeros(4, int), np.pad(twice, ((0, 0), (0, 2))))
+    answers, spots = frames.matches(table, made)
+    assert answers.tolist() == [1, 2]
+    assert spots.tolist() == [0, 1]
+    other = frames.Table(np.ones(4, int), table.found)
+    assert len(frames.matches(other, made._replace(xy=made.xy + 1e4))[0]) == 0
+
+
+def test_frames_of_others_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = benchmark("frames", monkeypatch)
+    settings = tuple(sorted({**frames.KINDS["20 spots"], "count": 2}.items()))
+    seconds, found = frames.timed("our locate", settings, None)
+    assert seconds > 0
+    assert found == pytest.approx(40, abs=3)
+    written = frames.as_speeds(
+        {("20 spots", "our locate"): frames.Timed([2.0], [4.0])}, ["our locate"]
+    )
+    assert "| our locate | 2 [2, 2] | 4 [4, 4] |" in written
+
+
+@pytest.mark.skipif(not PARTICLES.is_file(), reason="needs a real camera's frames")
+def test_real_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = benchmark("real_frames", monkeypatch)
+    stars = PARTICLES.with_name("star_field.tiff")
+    figures = real.main(["--particles", str(PARTICLES), "--stars", str(stars)])
+    for told in ("nothing told", "gain, offset"):
+        assert figures[told]["found"] == figures[told]["all"] >= 39
+        assert figures[told]["scatter"] < 0.083
+        assert figures[told]["within_68"] == pytest.approx(0.68, abs=0.08)
+    assert figures["stars"]["stars"] > 250
+    assert figures["stars"]["ghosts_corners"] == 0
+
+
 def test_what_flags_are_worth(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
