@@ -132,7 +132,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     print(f"{machine()}; {versions()}\n")
     if options.speed:
-        print(as_speeds(measure_speed(programs, options.frames, options.rounds), programs))
+        print(
+            as_speeds(
+                measure_speed(programs, options.frames, options.rounds, options.busy), programs
+            )
+        )
         return
     rows = []
     for kind, settings in KINDS.items():
@@ -417,7 +421,7 @@ def measure(table: Table, frames: Frames, knows_width: bool) -> dict[str, float]
     figures = {
         "spots": len(frames.xy),
         "recall": len(spots) / len(frames.xy),
-        "recall_inside": inside[spots].sum() / max(1, inside.sum()),
+        "recall_inside": inside[spots].sum() / inside.sum() if inside.any() else np.nan,
         "precision": len(answers) / max(1, len(table.frame)),
     }
     place = np.column_stack([frames.xy, 1e4 * frames.frame])
@@ -476,7 +480,7 @@ class Timed(NamedTuple):
 
 
 def measure_speed(
-    programs: dict[str, Any], frames: int, rounds: int
+    programs: dict[str, Any], frames: int, rounds: int, busy: bool
 ) -> dict[tuple[str, str], Timed]:
     """Return how many frames a second each program takes."""
     rates: dict[tuple[str, str], Timed] = {}
@@ -492,8 +496,9 @@ def measure_speed(
                     task = name, tuple(sorted(settings.items())), tuned[name]
                     one = frames / timed(*task)[0]
                     start = time.perf_counter()
-                    list(pool.map(timed, *zip(task, task, strict=True)))
-                    two = 2 * frames / (time.perf_counter() - start)
+                    if not busy:
+                        list(pool.map(timed, *zip(task, task, strict=True)))
+                    two = np.nan if busy else 2 * frames / (time.perf_counter() - start)
                     if counted >= 0:
                         rates.setdefault((kind, name), Timed([], []))
                         rates[kind, name].one.append(one)
@@ -530,7 +535,8 @@ def as_markdown(rows: pd.DataFrame) -> str:
     for kind, group in rows.groupby("kind", sort=False):
         text += [f"{kind}:\n", titles, "|---" * 9 + "|"]
         for row in group.to_dict("records"):
-            cells = [f"{row['recall']:.2%}", f"{row['recall_inside']:.2%}"]
+            cells = [f"{row['recall']:.2%}"]
+            cells += ["" if np.isnan(row["recall_inside"]) else f"{row['recall_inside']:.2%}"]
             cells += [f"{row['precision']:.2%}", f"{row['ratio']:.3f} ± {row['unsure']:.3f}"]
             cells += [f"{row['ratio_edge']:.2f}" if row["found_edge"] >= 20 else ""]
             for low in (3, 4):
@@ -560,7 +566,7 @@ def as_speeds(rates: dict[tuple[str, str], Timed], programs: dict[str, Any]) -> 
     """Write a table of frames/s, one thread and two processes."""
     kinds = list(dict.fromkeys(kind for kind, _ in rates))
     titles = [f"{kind}, {how}" for kind in kinds for how in ("one thread", "two processes")]
-    lines = ["Frames/s, median [min, max] of the rounds:\n"]
+    lines = ["Frames/s, median [min, max] of the rounds, nan where others computed:\n"]
     lines += ["| | " + " | ".join(titles) + " |", "|---" * (1 + len(titles)) + "|"]
     for name in programs:
         cells = [summary(way, ".0f") for kind in kinds for way in rates[kind, name]]
@@ -574,6 +580,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="*", help="programs with one of these in their names")
     parser.add_argument("--kinds", nargs="*", help="likewise, of frames; by default all")
     parser.add_argument("--speed", action="store_true", help="measure the speed only")
+    parser.add_argument("--busy", action="store_true", help="one thread only: others compute, too")
     parser.add_argument("--frames", type=int, default=40, help="of 100 spots; more of fewer")
     parser.add_argument("--empty", type=int, default=2000, help="of each kind of empty frames")
     parser.add_argument("--rounds", type=int, default=5, help="of timing")
