@@ -11,8 +11,9 @@ from torch import Tensor
 from pixel_spotter.errors import UserError
 from pixel_spotter.estimators.detection import maxima, standing_out, threshold, unevenness
 from pixel_spotter.estimators.finder import correlate, windows
+from pixel_spotter.estimators.residuals import misfit
 from pixel_spotter.estimators.scoring import fit
-from pixel_spotter.estimators.sums import Spots
+from pixel_spotter.estimators.sums import Spots, spots_of
 from pixel_spotter.simulation.bound import inverse
 from pixel_spotter.simulation.psf import GaussianPSF
 
@@ -46,6 +47,10 @@ class Noise(NamedTuple):
 def camera_noise(counts: Tensor) -> Noise:
     """Estimate how the variance of pixels grows with their mean.
 
+    Both ways to tell count as noise what is none, a spot that has come and one of another shape: of
+    two answers, the larger gain is right. Where there is neither, the noise of an even background
+    is that of light by as much as it is skewed.
+
     Args:
         counts: (F, H, W), at least 8x8 px, as the camera recorded them; nan where it did not.
 
@@ -61,7 +66,29 @@ def camera_noise(counts: Tensor) -> Noise:
     if not grows:  # as little as it may: all else would be made up
         slope = 0.1 * height / max(brightest - middle.item(), math.sqrt(height))
     unsure = (1 / (spread.sqrt() * slope)).item()
-    return Noise(1 / slope.item(), (middle - height / slope).item(), grows, unsure)
+    noise = Noise(1 / slope.item(), (middle - height / slope).item(), grows, unsure)
+    of_spots = noise_of_spots(counts, noise)
+    if of_spots is not None and not (grows and noise.gain > of_spots.gain):
+        return of_spots
+    return noise if grows else _noise_by_skewness(counts, noise)
+
+
+def _noise_by_skewness(counts: Tensor, background: Noise) -> Noise:
+    """Estimate the gain from how skewed the noise of an even background is: light's alone is.
+
+    Of n photons, the third moment is that of the variance, n; what is Gaussian has none.
+    """
+    even = _without_spots(counts)
+    even = even - unevenness(even)
+    even = (even - even.nanmean(dim=(1, 2), keepdim=True)).double()
+    values = even[even.isfinite()]
+    variance, third = values.square().mean().item(), values.pow(3).mean().item()
+    unsure = math.sqrt(6 * variance**3 / max(1, len(values)))
+    if third < 3 * unsure:
+        return background
+    gain = variance / third
+    middle = counts.nanmedian().item()
+    return Noise(gain, middle - variance * gain, False, unsure / third)
 
 
 def read_variance(image: Tensor) -> float:
@@ -163,6 +190,9 @@ def spot_width(image: Tensor, variance: float | Tensor) -> float | None:
         added = windows(noise, xy, side, of=frame).image
         ended, found = fit(parts, start, GaussianPSF(), True, added)
         found &= ended.theta[:, 4] > 0.45  # a hot pixel is narrower
+        expected = spots_of(GaussianPSF(), ended.theta, side).expected
+        alone = found & (misfit(parts, expected, 5, added) < 3)  # two as one are wider
+        found = alone if alone.sum() >= 5 else found
         total = brightest.values[found].square().sum().item()
         if found.any() and (best is None or total > best[0]):
             best = total, ended.theta[found, 4].median().item()
@@ -210,8 +240,10 @@ def _noise_per_light(above: Tensor, level: float) -> Tensor:
     side = 2 * max(5, round(5.5 * width)) + 1
     height = standing_out(above, torch.zeros_like(above), noise, width, side)
     frame, xy = maxima(height, threshold(1e-4, (above.shape[1], above.shape[2]), width))
+    if len(frame) < 5:
+        return above.new_zeros(0)
     place = torch.column_stack([frame * 10 * max(above.shape), xy]).double()
-    alone = torch.cdist(place, place, p=math.inf).topk(min(2, len(place)), largest=False)
+    alone = torch.cdist(place, place, p=math.inf).topk(2, largest=False)
     kept = (alone.values[:, -1] > side) & (height[frame, xy[:, 1], xy[:, 0]] > 12)
     frame, xy = frame[kept][:_MOST], xy[kept][:_MOST]
     if len(frame) < 5:

@@ -12,12 +12,7 @@ from torch import Tensor
 from pixel_spotter.arguments import check_arguments, require
 from pixel_spotter.coordinates import FLAGS, Columns, pixel_of
 from pixel_spotter.errors import UserError
-from pixel_spotter.estimators.calibration import (
-    camera_noise,
-    noise_of_spots,
-    read_variance,
-    spot_width,
-)
+from pixel_spotter.estimators.calibration import camera_noise, read_variance, spot_width
 from pixel_spotter.estimators.finder import windows
 from pixel_spotter.estimators.gaussian_fit import least_squares
 from pixel_spotter.estimators.locating import Search, Spots
@@ -105,8 +100,6 @@ class Locator:
         counts = counts[counts.isfinite().any(dim=2).any(dim=1)]
         if self.camera is None:
             noise = camera_noise(counts)
-            if not noise.grows:
-                noise = noise_of_spots(counts, noise) or noise
             self.restore({"gain": noise.gain, "offset": noise.offset})
             told = f"camera.gain={noise.gain:.4g} camera.offset={noise.offset:.4g}"
             said.append(

@@ -7,12 +7,7 @@ import torch
 from torch import Tensor
 
 from pixel_spotter.errors import UserError
-from pixel_spotter.estimators.calibration import (
-    camera_noise,
-    noise_of_spots,
-    read_variance,
-    spot_width,
-)
+from pixel_spotter.estimators.calibration import camera_noise, read_variance, spot_width
 from pixel_spotter.simulation.camera import Camera
 from pixel_spotter.simulation.psf import GaussianPSF, light
 
@@ -45,11 +40,8 @@ def test_the_gain_follows_from_how_noise_grows(blinking: bool, near: float) -> N
 
 
 def test_spots_tell_it_in_one_frame() -> None:
-    counts = recorded(scene(1))
-    told = camera_noise(counts)
-    assert not told.grows, "what differs between neighbours is no noise where spots are"
-    noise = noise_of_spots(counts, told)
-    assert noise is not None
+    noise = camera_noise(recorded(scene(1)))
+    assert noise.grows
     assert noise.gain == pytest.approx(0.5, rel=0.2)
 
 
@@ -58,21 +50,31 @@ def test_a_gradient_tells_it_even_in_one_frame() -> None:
     assert camera_noise(recorded(slope)).gain == pytest.approx(0.5, rel=0.1)
 
 
-@pytest.mark.parametrize("gain", [0.5, 3.0])
-def test_spots_that_come_and_go_tell_it_by_what_fits_leave_of_them(gain: float) -> None:
+@pytest.mark.parametrize(("gain", "spots"), [(0.5, 20), (3.0, 20), (1.0, 120)])
+def test_spots_that_come_and_go_tell_it_by_what_fits_leave_of_them(gain: float, spots: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    theta = torch.rand(10, 20, 3, generator=generator) * torch.tensor([192.0, 192.0, 2000.0])
+    theta = torch.rand(10, spots, 3, generator=generator) * torch.tensor([192.0, 192.0, 2000.0])
     flat, wide = torch.full((10,), 10.0), torch.full((10,), 1.1)
     expected = light(GaussianPSF(), theta, flat, wide, (192, 192))
     counts = Camera(read_noise=1.5, gain=gain, offset=100.0).expose(expected, generator)
-    told = camera_noise(counts)
-    assert not told.grows
-    noise = noise_of_spots(counts, told)
-    assert noise is not None
+    noise = camera_noise(counts)
     assert noise.grows
     assert noise.gain == pytest.approx(gain, rel=0.15)
     assert noise.unsure < 0.15
-    assert noise_of_spots(recorded(torch.full((4, 192, 192), 10.0)), told) is None
+    width = spot_width((counts - noise.offset) * noise.gain, 0.0)
+    assert width == pytest.approx(1.1, rel=0.04), "overlapping ones are no wider spots"
+
+
+@pytest.mark.parametrize("background", [1.0, 10.0])
+@pytest.mark.parametrize("frames", [1, 8])
+def test_few_photons_are_told_by_the_tail_of_their_noise(background: float, frames: int) -> None:
+    counts = Camera(gain=0.5, offset=100.0).expose(
+        torch.full((frames, 192, 192), background), torch.Generator().manual_seed(0)
+    )
+    noise = camera_noise(counts)
+    assert not noise.grows
+    assert noise.gain == pytest.approx(0.5, rel=0.2)
+    assert noise.offset == pytest.approx(100, abs=6)
 
 
 @pytest.mark.parametrize("frames", [1, 8])
