@@ -51,6 +51,12 @@ _FULL = (1023.0, 4095.0, 16383.0)
 DIGITS = 5
 """Of all columns, after the point."""
 
+COLUMNS = (
+    *("file", "frame", "x", "y", "sd_x", "sd_y", "corr_xy", "photons", "background"),
+    *("sigma_px", "score", "flag"),
+)
+"""Of a table; one of a psf that was measured has no ``sigma_px``."""
+
 
 class Batch(NamedTuple):
     """Frames of one size, in their order.
@@ -154,6 +160,7 @@ def run(cfg: DictConfig) -> None:
     )
     device = pick_device(cfg.device)
     files = find_images(str(cfg.images))
+    check_apart(settings, output, files)
     if skipped := skipped_files(str(cfg.images)):
         number = f"{len(skipped)} file{'s' if len(skipped) > 1 else ''}"
         print(f"skipped {number} not named as images are: {few(skipped)}", file=sys.stderr)
@@ -191,6 +198,9 @@ def run(cfg: DictConfig) -> None:
             found += len(rows)
             place = {"after": batch.places[-1], "estimated": locator.estimated, "found": found}
             table.add(rows, place)
+        if not place:  # no frame could be read
+            names = (name for name in COLUMNS if locator.psf.has_width or name != "sigma_px")
+            table.add(pd.DataFrame(columns=[*names]))
     if output is not None and other is None:
         words = yaml.safe_dump(about(told, locator, files), sort_keys=False)
         write_text(output.with_suffix(".yaml"), words)
@@ -220,6 +230,22 @@ def check_settings(settings: Mapping[str, Any]) -> Path | None:
     output = Path(str(settings["output"]))
     check_output(output)
     return output
+
+
+def check_apart(settings: Mapping[str, Any], output: Path | None, files: Sequence[Path]) -> None:
+    """Refuse to write over an image, or two files under one name."""
+    if output is None:
+        return
+    names = {"output": output}
+    if settings["format"] in ("csv", "picasso"):
+        names["its YAML"] = output.with_suffix(".yaml")
+    if settings["overview"] is not None:
+        names["overview"] = Path(str(settings["overview"]))
+    taken = {file.resolve(): "one of images" for file in files}
+    for name, path in names.items():
+        if other := taken.get(path.resolve()):
+            raise UserError(f"{path} would be {name} and {other}: give another name")
+        taken[path.resolve()] = name
 
 
 def as_rows(

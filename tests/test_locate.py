@@ -64,10 +64,11 @@ def test_a_stack_nothing_is_told_of(run_command: CommandServer, tmp_path: Path) 
     ]
     assert "<dt>estimated camera.gain</dt>" in page
     table = pd.read_csv(tmp_path / "spots.csv", keep_default_na=False)
-    assert [*table] == [
+    assert tuple(table) == (
         *("file", "frame", "x", "y", "sd_x", "sd_y", "corr_xy", "photons", "background"),
         *("sigma_px", "score", "flag"),
-    ]
+    )
+    assert tuple(table) == door.COLUMNS
     assert_all_found(table, 6)
     assert {*table["flag"]} == {""}
     assert table["sd_x"].between(0.01, 0.1).all()
@@ -253,6 +254,49 @@ def test_what_cannot_be_ends_in_one_line(
     assert ended.code == 1
     assert problem in ended.error()
     assert {file.name for file in tmp_path.iterdir()} == {"stack.tif"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["output=stack.tif"], "stack.tif would be output and one of images"),
+        (["output=link/stack.tif"], "link/stack.tif would be output and one of images"),
+        (["output=a.csv", "overview=stack.tif"], "would be overview and one of images"),
+        (["output=a.yaml"], "a.yaml would be its YAML and output"),
+        (["output=a.yaml", "format=picasso"], "a.yaml would be its YAML and output"),
+        (["output=a.csv", "overview=./a.csv"], "a.csv would be overview and output"),
+        (["output=a.csv", "overview=a.yaml"], "a.yaml would be overview and its YAML"),
+    ],
+)
+def test_nothing_is_written_over_images_or_itself(
+    arguments: list[str], problem: str, run_command: CommandServer, tmp_path: Path
+) -> None:
+    tifffile.imwrite(tmp_path / "stack.tif", movie(2))
+    (tmp_path / "link").symlink_to(tmp_path)
+    before = (tmp_path / "stack.tif").read_bytes()
+    ended = run_command("locate", "images=stack.tif", *TOLD, *arguments, cwd=tmp_path)
+    assert ended.code == 1
+    assert problem in ended.error()
+    assert (tmp_path / "stack.tif").read_bytes() == before
+    assert {file.name for file in tmp_path.iterdir()} == {"stack.tif", "link"}
+
+
+@pytest.mark.parametrize("form", ["csv", "thunderstorm", "picasso", "napari"])
+def test_without_a_frame_that_can_be_read_tables_are_empty(
+    form: str, run_command: CommandServer, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.tif").write_bytes(b"II*\0 and no more")
+    ended = run_command(
+        "locate", f"images={tmp_path}/broken.tif", f"output={tmp_path}/spots.csv",
+        f"format={form}", "pixel_nm=100", f"overview={tmp_path}/page.html",
+    )  # fmt: skip
+    assert ended.code == 1
+    assert ended.error() == "1 of 1 files could not be read, or not in whole"
+    assert "0 spots in 0 frames" in (tmp_path / "page.html").read_text()
+    if form == "csv":
+        assert (tmp_path / "spots.csv").read_text() == ",".join(door.COLUMNS) + "\n"
+    elif form != "picasso":
+        assert len((tmp_path / "spots.csv").read_text().splitlines()) == 1
 
 
 def test_frames_too_small_for_a_spot_are_named(run_command: CommandServer, tmp_path: Path) -> None:

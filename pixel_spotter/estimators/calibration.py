@@ -110,6 +110,8 @@ def _noise_by_level(counts: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
         Mean, variance and 1 / its own variance, of each class, and the brightest mean.
     """
     three, five = (torch.ones(side).to(counts) for side in (3, 5))
+    if len(counts) == 0:
+        raise UserError("the frames hold no pixel with a value")
     if len(counts) > 1:
         beside = (correlate(counts, five) - counts) / 24
         change = (beside[1:] - beside[:-1]).abs()
