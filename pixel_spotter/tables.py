@@ -70,8 +70,9 @@ def growing(
     """Give a table that grows: a file, or standard output.
 
     The file grows under the name ``OUTPUT.part`` and gets its own when it is complete; whatever
-    ends the work early leaves what was found by then. If it says what it is of, plain values, the
-    same work goes on from its last place. ``finish`` may write the output from the complete table.
+    ends the work early leaves what was found by then, if anything was. If it says what it is of,
+    plain values, the same work goes on from its last place. ``finish`` may write the output from
+    the complete table.
 
     Raises:
         UserError: if another process is at work on it.
@@ -103,8 +104,11 @@ def growing(
         except BaseException as error:
             if isinstance(error, OSError):
                 error.filename = error.filename or str(part)
-            goes_on = "" if of is None else ": the same command goes on from there"
-            print(f"what was found so far is in {part}{goes_on}", file=sys.stderr)
+            if part.exists() and part.stat().st_size == 0:
+                part.unlink()
+            elif part.exists():
+                goes_on = "" if of is None else ": the same command goes on from there"
+                print(f"what was found so far is in {part}{goes_on}", file=sys.stderr)
             raise
         finally:
             with suppress(OSError):  # some systems delete no open file

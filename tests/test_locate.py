@@ -244,6 +244,7 @@ def test_pixels_without_a_value_are_left_out(run_command: CommandServer, tmp_pat
         (["output=/"], "cannot be replaced by a file"),
         (["camera.saturation=0"], "camera.saturation"),
         (["camera.offset=500", "camera.gain=1"], "is more than most pixels hold"),
+        (["camera.offset=500", "camera.gain=1", "output=a.csv"], "is more than most pixels hold"),
     ],
 )
 def test_what_cannot_be_ends_in_one_line(
@@ -253,6 +254,7 @@ def test_what_cannot_be_ends_in_one_line(
     ended = run_command("locate", f"images={tmp_path}/stack.tif", *arguments, cwd=tmp_path)
     assert ended.code == 1
     assert problem in ended.error()
+    assert "found so far" not in ended.stderr
     assert {file.name for file in tmp_path.iterdir()} == {"stack.tif"}
 
 
