@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from pixel_spotter.arguments import require
 from pixel_spotter.coordinates import FLAGS, Size, as_size
 from pixel_spotter.errors import UserError
+from pixel_spotter.estimators.locating import LEAST_SIDE
 from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.loading import load_model
 from pixel_spotter.models.locator import make_locator
@@ -58,6 +59,8 @@ def locate(
         frames = frames[None]
     if frames.ndim != 3 or frames.size == 0 or frames.dtype.kind not in "biuf":
         raise UserError(f"frames must be numbers (F, H, W) or (H, W), got {frames.shape}")
+    if min(frames.shape[1:]) < LEAST_SIDE:
+        raise UserError(f"frames must be at least {LEAST_SIDE} px wide and high")
     locator = make_locator(camera or {}, psf or {}, false_alarms, checkpoint)
     step = max(1, _MOST_PIXELS // frames[0].size)
     tables = []

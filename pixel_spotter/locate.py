@@ -194,6 +194,10 @@ def run(cfg: DictConfig) -> None:
             if not place:
                 for line in locator.learn(counts):
                     reading.progress.write(line, file=sys.stderr)
+            try:
+                locator.refuse(counts)
+            except UserError as error:
+                reading.remarks.add(files[batch.places[0][0]], str(error))
             rows = as_rows(locator(counts), batch.places, files)
             found += len(rows)
             place = {"after": batch.places[-1], "estimated": locator.estimated, "found": found}

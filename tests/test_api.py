@@ -70,7 +70,7 @@ def test_a_spotter_says_where_what_was_found_is() -> None:
         (np.zeros((0, 30, 30)), {}, "frames must be numbers"),
         (np.array(["a"]), {}, "frames must be numbers"),
         (np.zeros((2, 30, 30), complex), {}, "frames must be numbers"),
-        (movie(2)[:, :5, :5], {"camera": TOLD}, "at least 7 px"),
+        (movie(2)[:, :5, 18:23], {"camera": TOLD, "psf": {"sigma_px": 1.1}}, "at least 7 px"),
         (np.full((2, 30, 30), np.nan), {}, "no pixel with a value"),
         (movie(1), {"camera": {"gian": 0.5}}, "camera.gian is no setting"),
         (movie(1), {"psf": {"sigma": 0.5}}, "psf.sigma is no setting"),

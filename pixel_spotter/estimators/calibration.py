@@ -98,6 +98,18 @@ def read_variance(image: Tensor) -> float:
     return max(0.0, beyond.item())
 
 
+def noise_ratio(image: Tensor, variance: float | Tensor) -> float:
+    """Return the variance that frames (F, H, W) show, over that of their photons and of more.
+
+    Args:
+        image: photons.
+        variance: of noise beside that of light, photons², a number or (H, W).
+    """
+    level, seen, weight, _ = _noise_by_level(image)
+    expected = level + torch.as_tensor(variance).double().mean()
+    return ((weight * seen).sum() / (weight * expected).sum().clamp(min=1e-9)).item()
+
+
 def _noise_by_level(counts: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
     """Return the variance of pixels by their mean.
 
@@ -147,7 +159,10 @@ def _noise_by_level(counts: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
             level = mean[order[low:high]].mean()
             found.append(torch.stack([level, variance, near.sum() / (2 * variance.square())]))
     if not found:
-        raise UserError("the frames hold no noise from which the camera's could be told")
+        raise UserError(
+            "the frames hold no noise that the camera's could be told from: give camera.gain, "
+            "camera.offset and camera.read_noise"
+        )
     level, variance, weight = torch.stack(found).unbind(dim=1)
     return level, variance, weight, mean.max().item()
 

@@ -1,6 +1,7 @@
 """Every spot in frames: found, fitted together with what overlaps it, and tested."""
 
 import math
+from copy import copy
 from typing import NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ from pixel_spotter.estimators.residuals import misfit
 from pixel_spotter.estimators.scoring import fit
 from pixel_spotter.estimators.sums import spots_of
 from pixel_spotter.simulation.bound import inverse
-from pixel_spotter.simulation.psf import PSF
+from pixel_spotter.simulation.psf import PSF, MeasuredPSF
 
 LEAST_SIDE = 7
 """Frames have at least so many pixels on each side."""
@@ -108,6 +109,10 @@ class Search:
         if least < LEAST_SIDE:
             raise ValueError(f"frames must be at least {LEAST_SIDE} px wide and high, got {least}")
         self.side = min(2 * max(5, round(5.5 * sigma_px)) + 1, least - 1 + least % 2)
+        # What lies around a Gaussian's window is nothing; rings of others are taken away as well.
+        self.shown = self.side
+        if isinstance(psf, MeasuredPSF):
+            self.shown = max(self.side, 2 * (max(psf.density.shape) // (2 * psf.oversampling)) + 1)
         self.size = image.shape[1], image.shape[2]
         self.level = threshold(false_alarms, self.size, sigma_px)
         # Between two pixels, a spot stands out less in both.
@@ -121,11 +126,10 @@ class Search:
         for _ in range(_TURNS):
             light = self.light(spots)
             frame, xy = self.fresh(light, changed, before)
-            doubtful = spots.misfit > _DOUBTFUL
             if len(frame):
                 changed = torch.unique(frame)
                 spots = self.settle(spots, self.start(frame, xy, light))
-            elif doubtful.any() and not divided:
+            elif not divided and (doubtful := self.two(spots)).any():
                 changed = torch.unique(spots.frame[doubtful])
                 spots = self.settle(spots.rows(~doubtful), self.apart(spots, doubtful))
                 divided = True
@@ -159,6 +163,16 @@ class Search:
             places.append(xy[grown])
         return torch.cat(frames), torch.cat(places)
 
+    def two(self, spots: Spots) -> Tensor:
+        """Return which spots may be two, (N,) bool: they fit badly, whatever their width."""
+        badly = spots.misfit > _DOUBTFUL
+        if badly.any() and self.psf.has_width and not self.fit_width:
+            free = copy(self)
+            free.fit_width = True
+            rows = badly.nonzero()[:, 0]
+            badly[rows] = free.fit(spots, rows).misfit > _DOUBTFUL
+        return badly
+
     def settle(self, spots: Spots, new: Spots) -> Spots:
         """Fit spots and new ones until they do not change; leave out what does not stand out."""
         count = len(spots.frame)
@@ -181,7 +195,7 @@ class Search:
 
     def light(self, spots: Spots) -> Tensor:
         """Return the spots' light in all frames, (F, H, W)."""
-        side, reach = self.side, self.side // 2
+        side, reach = self.shown, self.shown // 2
         frames, (height, width) = len(self.image), self.size
         wide = self.image.new_zeros(frames, height + 2 * side, width + 2 * side)
         corner = (spots.theta[:, :2] + 0.5).floor() - reach
@@ -318,13 +332,15 @@ class Search:
         hot = self._mask_hot(parts, frame, xy, without_it, score)
         near = (xy - centre).abs().amax(dim=1) <= side / 2
         inside = ((xy > -_BEYOND) & (xy < sides_px(self.size, xy) - 1 + _BEYOND)).all(dim=1)
-        good = found & near & inside & ~hot
+        covariance = inverse(ended.information)[:, :3, :3]
+        known = (covariance.diagonal(dim1=1, dim2=2) > 0).all(dim=1)  # not nan either
+        good = found & near & inside & ~hot & known
         new = torch.cat([xy, ended.theta[:, 2:3], ended.theta[:, -2:]], dim=1)
         return Spots(
             frame,
             torch.where(good[:, None], new, spots.theta[own]),
             torch.where(good, score, 0),
-            inverse(ended.information)[:, :3, :3],
+            covariance,
             misfit(parts, expected, ended.ascent.shape[1], added),
         )
 

@@ -12,7 +12,12 @@ from torch import Tensor
 from pixel_spotter.arguments import check_arguments, require
 from pixel_spotter.coordinates import FLAGS, Columns, pixel_of
 from pixel_spotter.errors import UserError
-from pixel_spotter.estimators.calibration import camera_noise, read_variance, spot_width
+from pixel_spotter.estimators.calibration import (
+    camera_noise,
+    noise_ratio,
+    read_variance,
+    spot_width,
+)
 from pixel_spotter.estimators.finder import windows
 from pixel_spotter.estimators.gaussian_fit import least_squares
 from pixel_spotter.estimators.locating import Search, Spots
@@ -95,9 +100,11 @@ class Locator:
 
     def learn(self, counts: Tensor) -> list[str]:
         """Estimate what was not told from frames (F, H, W); return what was, in words."""
-        said = []
+        said: list[str] = []
+        self.refuse(counts)
         counts = self._unsaturated(counts)[0]
-        counts = counts[counts.isfinite().any(dim=2).any(dim=1)]
+        flat = counts.flatten(1).nan_to_num(nan=-1.0)
+        counts = counts[(flat != flat[:, :1]).any(dim=1)]  # frames that show something
         if self.camera is None:
             noise = camera_noise(counts)
             self.restore({"gain": noise.gain, "offset": noise.offset})
@@ -110,18 +117,21 @@ class Locator:
                 "but for a factor, and deviations of bright spots are too small. Give camera.gain "
                 "and camera.offset"
             )
-        elif (middle := counts.nanmedian().item()) < self.camera.offset - self._dark():
-            raise UserError(
-                f"camera.offset={self.camera.offset} is more than most pixels hold, {middle:g}: it "
-                f"is how many counts the camera gives without any light"
-            )
         if self.read_noise is None:
             assert self.camera is not None
             photons = self.camera.to_photons(counts) / self.camera.excess_noise
             self.restore({"read_noise": math.sqrt(read_variance(photons)) * self._scale()})
             said.append(f"camera.read_noise={self.read_noise:.3g}, estimated")
-        if self.sigma_px is None:
-            width = spot_width(*self._photons(counts))
+        if len(counts) and "gain" not in self.estimated:
+            said += self._doubts(counts)
+        width = spot_width(*self._photons(counts)) if self.psf.has_width and len(counts) else None
+        if self.sigma_px is not None:
+            if width is not None and abs(width / self.sigma_px - 1) > 0.1:
+                said.append(
+                    f"psf.sigma_px={self.sigma_px:g} is told, but spots look {width:.3g} px wide: "
+                    f"bright ones of another width are taken for several"
+                )
+        else:
             self.restore({"sigma_px": width or USUAL_PX})
             said.append(
                 f"psf.sigma_px={width:.3f}, estimated"
@@ -129,6 +139,31 @@ class Locator:
                 else f"psf.sigma_px: no spot stands out, those of {USUAL_PX} px are looked for"
             )
         return said
+
+    def refuse(self, counts: Tensor) -> None:
+        """Refuse frames that are darker than the camera's offset allows.
+
+        Raises:
+            UserError: if most of their pixels hold less.
+        """
+        if self.camera is None or not counts.isfinite().any():
+            return
+        middle = counts.nanmedian().item()
+        if middle < self.camera.offset - self._dark():
+            raise UserError(
+                f"camera.offset={self.camera.offset:g} is more than most pixels hold, {middle:g}: "
+                f"it is how many counts the camera gives without any light"
+            )
+
+    def _doubts(self, counts: Tensor) -> list[str]:
+        """Say whether frames show another noise than a camera has that was told."""
+        ratio = noise_ratio(*self._photons(counts))
+        if 0.7 < ratio < 1.4:
+            return []
+        return [
+            f"camera: the frames show {ratio:.2g} times the variance that it is told to have, by "
+            f"which false alarms and deviations are wrong: see camera.gain, offset and read_noise"
+        ]
 
     def restore(self, estimated: Mapping[str, float]) -> None:
         """Take what was estimated before: some of ``gain`` and ``offset``, and the others."""

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from pixel_spotter.cli.help import CONF_DIR
 from pixel_spotter.coordinates import FLAGS
 from pixel_spotter.errors import UserError
 from pixel_spotter.models.locator import Locator
 from pixel_spotter.simulation.camera import Camera
-from pixel_spotter.simulation.psf import GaussianPSF, light
+from pixel_spotter.simulation.psf import GaussianPSF, light, make_psf
 
 XY = torch.tensor([[20.3, 30.7], [70.0, 41.2], [44.4, 80.1], [90.6, 90.2]])
 TOLD = {"gain": 0.5, "offset": 100.0}
@@ -141,3 +142,37 @@ def test_frames_without_spots_or_values_have_no_rows() -> None:
     for empty in (torch.full((2, 40, 40), 100.0), torch.full((2, 40, 40), torch.nan)):
         columns = locator(empty)
         assert {len(column) for column in columns.values()} == {0}
+
+
+def test_a_camera_that_is_told_wrongly_is_doubted() -> None:
+    right = Locator(**TOLD, read_noise=1.5).learn(counts())  # type: ignore[arg-type]
+    assert not [line for line in right if "variance" in line]
+    for wrong in ({"gain": 1.0}, {"gain": 0.25}, {"read_noise": 12.0}):
+        said = Locator(**{**TOLD, "read_noise": 1.5, **wrong}).learn(counts())  # type: ignore[arg-type]
+        assert "times the variance" in " ".join(said), wrong
+
+
+def test_a_width_that_is_told_wrongly_is_doubted() -> None:
+    said = Locator(**TOLD, read_noise=1.5, sigma_px=0.9).learn(counts())  # type: ignore[arg-type]
+    assert "but spots look 1.1 px wide" in " ".join(said)
+    said = Locator(**TOLD, read_noise=1.5, sigma_px=1.1).learn(counts())  # type: ignore[arg-type]
+    assert said == []
+
+
+def test_rings_of_a_bright_measured_spot_are_no_spots() -> None:
+    psf = {"name": "measured", "file": str(CONF_DIR / "psf/coma.npy"), "oversampling": 5}
+    spots = torch.tensor([[30.2, 40.4, 20_000.0], [75.0, 60.7, 20_000.0]]).expand(4, -1, -1)
+    flat, wide = torch.full((4,), 10.0), torch.ones(4)
+    expected = light(make_psf(**psf), spots, flat, wide, (100, 110))
+    recorded = Camera(read_noise=1.5, **TOLD).expose(expected, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+    columns = Locator(**TOLD, read_noise=1.5, psf=psf)(recorded)  # type: ignore[arg-type]
+    assert columns["frame"].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_frames_that_show_nothing_do_not_keep_others_from_being_learned_from() -> None:
+    recorded = counts(5)
+    recorded[1] = 0
+    recorded[3] = torch.nan
+    locator = Locator()
+    locator.learn(recorded)
+    assert locator.estimated["gain"] == pytest.approx(0.5, rel=0.3)
