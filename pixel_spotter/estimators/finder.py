@@ -111,10 +111,14 @@ def find(image: Tensor, margin_px: int = 0) -> Tensor:
     step = max(2, min(height, width) // 64)  # of some thousand pixels, a median is good enough
     background = median(image[:, ::step, ::step])[:, None, None]
     above = torch.where(seen, image - background, 0)
-    energy = correlate((seen[:1] if seen.all() else seen).to(image.dtype), kernel.square())
+    alike = not torch.compiler.is_exporting() and bool(seen.all())
+    energy = correlate((seen[:1] if alike else seen).to(image.dtype), kernel.square())
     ratio = correlate(above, kernel) / energy.clamp(min=1e-6).sqrt()
-    inner = ratio[:, margin_px : height - margin_px, margin_px : width - margin_px]
-    return from_index(inner.flatten(1).argmax(dim=1), (inner.shape[1], inner.shape[2])) + margin_px
+    rows, columns = (torch.arange(side, device=image.device) for side in (height, width))
+    inside = ((rows >= margin_px) & (rows < height - margin_px))[:, None]
+    inside = inside & (columns >= margin_px) & (columns < width - margin_px)
+    ratio.masked_fill_(~inside, -torch.inf)
+    return from_index(ratio.flatten(1).argmax(dim=1), (height, width))
 
 
 def median(image: Tensor) -> Tensor:
@@ -164,17 +168,16 @@ def windows(
 def correlate(image: Tensor, kernel: Tensor) -> Tensor:
     """Correlate images (B, H, W) with the same kernel along both axes; outside there is 0."""
     height, width = image.shape[1:]
-    if (
-        max(height, width) <= 64
-    ):  # where products with matrices that have it as diagonals are faster
+    small = not torch.compiler.is_exporting() and max(height, width) <= 64
+    if small:  # where products with matrices that have it as diagonals are faster
         return _along(height, kernel) @ image @ _along(width, kernel).mT
     reach = len(kernel) // 2
     for axis in (1, 2):  # a convolution of one channel takes many times as long as this
         sides = (reach, reach) if axis == 2 else (0, 0, reach, reach)
         padded, count = F.pad(image, sides), image.shape[axis]
         image = padded.narrow(axis, 0, count) * kernel[0]
-        for place, weight in enumerate(kernel.tolist()[1:], start=1):
-            image.add_(padded.narrow(axis, place, count), alpha=weight)
+        for place in range(1, len(kernel)):
+            image.addcmul_(padded.narrow(axis, place, count), kernel[place])
     return image
 
 

@@ -96,7 +96,7 @@ class PointRegressor(L.LightningModule):
     def encode(self, image: Tensor) -> Tensor:
         """Turn images (B, 1, H, W), of the model's size or any, into what the head takes."""
         height, width = self.size
-        sized = image.shape[2:] == self.size or (self.any_size and image.ndim == 4)
+        sized = (self.any_size and image.ndim == 4) or image.shape[2:] == self.size
         if image.shape[1:2] != (1,) or not sized:
             raise ValueError(f"expected images (B, 1, {height}, {width}), got {tuple(image.shape)}")
         features: Tensor = self.features(image)

@@ -163,7 +163,8 @@ class SpotterRegressor(PointRegressor):
         That are the logarithms of height, background and spread, (B, 3), the spots' places, (B, 2),
         and the other columns.
         """
-        margin = self.margin_px if tuple(image.shape[1:]) == self.size else 0
+        same = (image.shape[1] == self.size[0]) & (image.shape[2] == self.size[1])
+        margin = torch.sym_ite(same, self.margin_px, 0)  # which exports as what it is
         parts = windows(image, find(image, margin), self.window)
         seen = look(parts)
         logs = torch.stack([seen.height, seen.background, seen.spread], dim=1).log()
