@@ -20,6 +20,7 @@ import hydra
 import torch.utils.tensorboard  # noqa: F401
 
 import pixel_spotter.evaluate
+import pixel_spotter.export
 import pixel_spotter.locate
 import pixel_spotter.predict
 import pixel_spotter.report

@@ -51,7 +51,8 @@ def test_the_version_is_written_twice_and_the_same() -> None:
 def test_every_import_is_a_declared_dependency() -> None:
     top_level = metadata.packages_distributions()
     extras = PROJECT["optional-dependencies"]
-    needed = [*PROJECT["dependencies"], *extras["fits"], *extras["nd2"], *extras["picasso"]]
+    read_or_written = [*extras["fits"], *extras["nd2"], *extras["picasso"], *extras["onnx"]]
+    needed = [*PROJECT["dependencies"], *read_or_written]
     declared = {canonical(requirement) for requirement in needed}
     imported = set()
     for file in (ROOT / "pixel_spotter").rglob("*.py"):

@@ -19,7 +19,7 @@ FOUNDATION = {
     "runs",
     "tables",
 }
-DOORS = {"train", "evaluate", "predict", "locate", "report", "api", "__main__"}
+DOORS = {"train", "evaluate", "predict", "locate", "export", "report", "api", "__main__"}
 ROOMS = ["simulation", "estimators", "data", "models", "training"]
 """Each may import itself, the foundation and those before it."""
 

@@ -168,16 +168,20 @@ def windows(
 def correlate(image: Tensor, kernel: Tensor) -> Tensor:
     """Correlate images (B, H, W) with the same kernel along both axes; outside there is 0."""
     height, width = image.shape[1:]
-    small = not torch.compiler.is_exporting() and max(height, width) <= 64
-    if small:  # where products with matrices that have it as diagonals are faster
-        return _along(height, kernel) @ image @ _along(width, kernel).mT
     reach = len(kernel) // 2
+    if torch.compiler.is_exporting():  # one way for all sizes
+        down = F.conv2d(image[:, None], kernel[None, None, :, None], padding=(reach, 0))
+        return F.conv2d(down, kernel[None, None, None], padding=(0, reach))[:, 0]
+    if (
+        max(height, width) <= 64
+    ):  # where products with matrices that have it as diagonals are faster
+        return _along(height, kernel) @ image @ _along(width, kernel).mT
     for axis in (1, 2):  # a convolution of one channel takes many times as long as this
         sides = (reach, reach) if axis == 2 else (0, 0, reach, reach)
         padded, count = F.pad(image, sides), image.shape[axis]
         image = padded.narrow(axis, 0, count) * kernel[0]
-        for place in range(1, len(kernel)):
-            image.addcmul_(padded.narrow(axis, place, count), kernel[place])
+        for place, weight in enumerate(kernel.tolist()[1:], start=1):
+            image.add_(padded.narrow(axis, place, count), alpha=weight)
     return image
 
 

@@ -47,7 +47,7 @@ class SoftArgmax(nn.Module):
 
     def forward(self, maps: Tensor) -> Columns:
         sides = (maps.shape[2], maps.shape[3])
-        if not torch.compiler.is_exporting() and sides == self.sides:  # which takes all sizes
+        if not torch.compiler.is_exporting() and sides == self.sides:  # or it is for all sizes
             return as_columns(maps.flatten(1).softmax(dim=1) @ self.positions)
         positions = all_positions(sides).to(self.positions)
         peak = positions[maps.flatten(1).argmax(dim=1)]
@@ -120,10 +120,8 @@ class BestBox(nn.Module):
         """Return every cell's objectness (B, N) and box (x, y, width, height), px: (B, N, 4)."""
         numbers = cells.flatten(2).mT
         there = (cells.shape[2], cells.shape[3])
-        if not torch.compiler.is_exporting() and there == self.cells:  # which takes all sizes
-            centres = self.centres
-        else:
-            centres = self._centres(there).to(self.centres)
+        known = not torch.compiler.is_exporting() and there == self.cells  # or it is for all sizes
+        centres = self.centres if known else self._centres(there).to(self.centres)
         centre = centres + self.stride * numbers[..., 1:3]
         side = self.box_px * numbers[..., 3:].clamp(-8, 8).exp()
         return numbers[..., 0], torch.cat([centre, side], dim=2)
