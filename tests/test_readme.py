@@ -347,6 +347,21 @@ class TestTheFirstTenMinutes:
         out = self.run(run_command, folder, "start_from=")
         assert "8 epochs" in out
 
+    def test_elsewhere(
+        self,
+        run_command: CommandServer,
+        folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        out = self.run(run_command, folder, "output=first.onnx")
+        assert "heatmap, for images (batch, 1, height, width) of any size" in out
+        monkeypatch.chdir(folder)
+        text = (folder / "elsewhere.py").read_text("utf-8")
+        run_python(text, {}, {"(2, 1, 50, 50)": "(2, 1, 16, 16)"})
+        said = re.findall(r"print.*# (.*)", text)[0]
+        assert re.sub(r"-(?=0\.)", "", capsys.readouterr().out).split()[:4] == said.split()
+
     def test_a_model_of_ones_own(
         self, run_command: CommandServer, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
