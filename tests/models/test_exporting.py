@@ -147,6 +147,26 @@ def test_estimators(name: str) -> None:
     assert np.isnan(ask(content, images[0])["x"][0])
 
 
+class Medians(CNNRegressor):
+    any_size = True
+
+    def estimate(self, image: torch.Tensor) -> Columns:
+        pixels = image.flatten(1)
+        return {"x": pixels.nanmedian(dim=1).values, "y": pixels[:, -1] % 6.25}
+
+
+def test_what_is_said_in_onnx_for_want_of_words() -> None:
+    """A median without nan, of odd and even numbers and of none; remainders of both signs."""
+    images = [noise(4, 1, 8, 9), noise(4, 1, 9, 9)]
+    for image in images:
+        image[0, 0, 0, :4], image[1, 0, 0, :5], image[2] = torch.nan, torch.nan, torch.nan
+        image[:2, 0, -1, -1] = torch.tensor([-20.5, 20.5])
+    model = Medians(8, channels=[2], hidden=[4]).eval()
+    content, largest = export_file(model, images, ".onnx")
+    assert largest["x"] == 0
+    hold_against(model, content, images)
+
+
 @pytest.fixture(scope="module")
 def heatmap() -> HeatmapRegressor:
     torch.manual_seed(0)
