@@ -15,7 +15,7 @@ COMMANDS = {
     "evaluate": "measure a checkpoint on positions that it has not seen",
     "predict": "find the point in image files",
     "locate": "find every spot in image files, and how exactly it is found",
-    "export": "write a model as a file that runs elsewhere, of ONNX or torch.export",
+    "export": "write a model as a file that other programs run",
     "report": "say what a grid has found",
 }
 
