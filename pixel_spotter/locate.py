@@ -34,7 +34,7 @@ from pixel_spotter.data.frames import (
     open_frames,
     skipped_files,
 )
-from pixel_spotter.data.remarks import Remarks, few
+from pixel_spotter.data.remarks import Remarks, skipped
 from pixel_spotter.errors import UserError
 from pixel_spotter.estimators.locating import LEAST_SIDE
 from pixel_spotter.files import write_text
@@ -161,11 +161,11 @@ def run(cfg: DictConfig) -> None:
     device = pick_device(cfg.device)
     files = find_images(str(cfg.images))
     check_apart(settings, output, files)
-    if skipped := skipped_files(str(cfg.images)):
-        number = f"{len(skipped)} file{'s' if len(skipped) > 1 else ''}"
-        print(f"skipped {number} not named as images are: {few(skipped)}", file=sys.stderr)
+    if others := skipped_files(str(cfg.images)):
+        print(skipped(others), file=sys.stderr)
     told = {name: settings[name] for name in ("false_alarms", "camera", "psf", "checkpoint")}
-    work = {**told, "files": [[str(file), file.stat().st_size] for file in files]}
+    stats = [(str(file), file.stat()) for file in files]
+    work = {**told, "files": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]}
     reading = Reading(files, settings["camera"]["saturation"])
 
     def show(table: Path) -> None:

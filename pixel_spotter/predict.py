@@ -28,7 +28,7 @@ from pixel_spotter.data.frames import (
     open_frames,
     skipped_files,
 )
-from pixel_spotter.data.remarks import Remarks, few
+from pixel_spotter.data.remarks import Remarks, skipped
 from pixel_spotter.errors import UserError
 from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.loading import load_model
@@ -158,7 +158,7 @@ def run(cfg: DictConfig) -> None:
     if output is not None:
         check_output(output)
     files = find_images(str(cfg.images))
-    skipped = skipped_files(str(cfg.images))
+    others = skipped_files(str(cfg.images))
     model, _ = load_model(str(cfg.checkpoint), cfg.trust)
     if model.in_photons:
         raise UserError(
@@ -166,9 +166,8 @@ def run(cfg: DictConfig) -> None:
             f"say how many their counts are: its predict() in Python takes arrays of photons"
         )
     model.to(pick_device(cfg.device))
-    if skipped:
-        number = f"{len(skipped)} file{'s' if len(skipped) > 1 else ''}"
-        print(f"skipped {number} not named as images are: {few(skipped)}", file=sys.stderr)
+    if others:
+        print(skipped(others), file=sys.stderr)
 
     failures: dict[Path, list[str]] = {}
     told: dict[Path, int] = {}

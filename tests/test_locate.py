@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ def test_frames_without_spots_stay_empty(run_command: CommandServer, tmp_path: P
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(
-    run_command: CommandServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     counts = movie(8)
     tifffile.imwrite(tmp_path / "stack.tif", counts)
@@ -140,9 +141,19 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     before = part.read_text()
     assert len(before.splitlines()) == 1 + 4 * len(XY)
     part.write_text(before + "half a li")  # what was written after the last place
+    assert "goes on" not in capsys.readouterr().err.replace("the same command goes on", "")
     door.run(cfg)
+    assert f"goes on after frame 3 of {cfg.images}" in capsys.readouterr().err
     assert output.read_text() == whole.read_text()
     assert not part.exists()
+    with monkeypatch.context() as patched:
+        patched.setattr(door.Reading, "batches", stop)
+        with pytest.raises(KeyboardInterrupt):
+            door.run(cfg)
+    os.utime(cfg.images, (1, 1))  # another recording, of the same size
+    capsys.readouterr()
+    door.run(cfg)
+    assert "goes on after" not in capsys.readouterr().err
     assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
 
 

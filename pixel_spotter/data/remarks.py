@@ -32,6 +32,12 @@ class Remarks:
         ]
 
 
+def skipped(files: Sequence[Path]) -> str:
+    """Say which files of a folder are left out."""
+    number = f"{len(files)} file{'s' if len(files) > 1 else ''}"
+    return f"skipped {number} not named as images are: {few(files)}"
+
+
 def few(files: Sequence[Path]) -> str:
     """Name the first three files, and count the others."""
     return ", ".join(file.name for file in files[:3]) + _others(len(files) - 3)
