@@ -157,7 +157,8 @@ def windows(
     if of is None:
         part = image.flatten(1).gather(1, place.flatten(1)).view(-1, side, side)
     else:
-        part = image.flatten()[of[:, None, None] * (height * width) + place]
+        place = of[:, None, None] * (height * width) + place
+        part = image.flatten().index_select(0, place.flatten()).view(-1, side, side)
     seen = inside & part.isfinite()
     moved = (centre != asked).any(dim=1)
     if within:
@@ -166,7 +167,7 @@ def windows(
 
 
 def correlate(image: Tensor, kernel: Tensor) -> Tensor:
-    """Correlate images (B, H, W) with the same kernel along both axes; outside there is 0."""
+    """Correlate images (B, H, W) with a symmetric kernel along both axes; outside there is 0."""
     height, width = image.shape[1:]
     reach = len(kernel) // 2
     if torch.compiler.is_exporting():  # one way for all sizes
@@ -179,9 +180,12 @@ def correlate(image: Tensor, kernel: Tensor) -> Tensor:
     for axis in (1, 2):  # a convolution of one channel takes many times as long as this
         sides = (reach, reach) if axis == 2 else (0, 0, reach, reach)
         padded, count = F.pad(image, sides), image.shape[axis]
-        image = padded.narrow(axis, 0, count) * kernel[0]
-        for place, weight in enumerate(kernel.tolist()[1:], start=1):
-            image.add_(padded.narrow(axis, place, count), alpha=weight)
+        image = padded.narrow(axis, reach, count) * kernel[reach]
+        for away, weight in enumerate(kernel.tolist()[reach + 1 :], start=1):
+            both = padded.narrow(axis, reach - away, count) + padded.narrow(
+                axis, reach + away, count
+            )
+            image.add_(both, alpha=weight)
     return image
 
 

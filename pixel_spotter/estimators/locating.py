@@ -4,6 +4,7 @@ import math
 from copy import copy
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
@@ -19,7 +20,7 @@ from pixel_spotter.estimators.detection import (
 )
 from pixel_spotter.estimators.finder import Windows, windows
 from pixel_spotter.estimators.residuals import misfit
-from pixel_spotter.estimators.scoring import fit
+from pixel_spotter.estimators.scoring import Point, fit
 from pixel_spotter.estimators.sums import spots_of
 from pixel_spotter.simulation.bound import inverse
 from pixel_spotter.simulation.psf import PSF, MeasuredPSF
@@ -44,6 +45,9 @@ _BEYOND = 1.5
 
 _DOUBTFUL = 2.0
 """A spot that fits worse than this, in deviations, may be two."""
+
+_CLEAR = 3.0
+"""A spot so many times above the threshold is one, however the others fit without it."""
 
 _APART = 4.5
 """Spots so many of their widths apart do not change each other's positions."""
@@ -103,6 +107,7 @@ class Search:
         # A background that was made even has the variance that it had.
         self.uneven = unevenness(image)
         self.image = image - self.uneven
+        self.light = torch.zeros_like(self.image)  # of the spots that are found so far
         self.read = torch.as_tensor(read_variance).to(image) + self.uneven
         self.psf, self.sigma, self.fit_width = psf, sigma_px, fit_width
         least = min(image.shape[1:])
@@ -120,38 +125,36 @@ class Search:
 
     def all(self) -> Spots:
         """Return the spots that are found."""
-        spots, divided = self._none(), False
+        spots, divided = self._none(), 0
         before = torch.full_like(self.image, -torch.inf)
         changed = torch.arange(len(self.image), device=self.image.device)
         for _ in range(_TURNS):
-            light = self.light(spots)
-            frame, xy = self.fresh(light, changed, before)
+            frame, xy = self.fresh(changed, before)
             if len(frame):
                 changed = torch.unique(frame)
-                spots = self.settle(spots, self.start(frame, xy, light))
-            elif not divided and (doubtful := self.two(spots)).any():
-                changed = torch.unique(spots.frame[doubtful])
-                spots = self.settle(spots.rows(~doubtful), self.apart(spots, doubtful))
-                divided = True
+                spots = self.settle(spots, self.start(frame, xy))
+            elif divided < 2 and (doubtful := self.two(spots)).any():
+                doubtful = self.lowest(spots, doubtful, -spots.misfit)
+                spots, changed = self.divide(spots, doubtful)
+                divided += 1
             else:
                 break
         return spots
 
-    def fresh(self, light: Tensor, changed: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+    def fresh(self, changed: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
         """Return where more stands out than before, in frames that have changed.
 
         Args:
-            light: of the spots that were found, (F, H, W).
             changed: numbers of frames, (C,), int64.
             before: how far each pixel's spot stood out, (F, H, W); as it does now, afterwards.
 
         Returns:
             Which frame each place is in, (N,), and its ``x`` and ``y``, (N, 2), int64.
         """
-        frames, places = [], []
-        at_a_time = AT_A_TIME if light.device.type == "cpu" else max(1, len(light))
-        for rows in torch.split(changed, at_a_time):
-            there = light[rows]
+        frames, places = [changed[:0]], [changed.new_zeros(0, 2)]
+        at_a_time = AT_A_TIME if self.image.device.type == "cpu" else max(1, len(self.image))
+        for rows in torch.split(changed, at_a_time) if len(changed) else ():
+            there = self.light[rows]
             read = self.read if self.read.dim() < 3 else self.read[rows]
             noise = read + there + (_MISMATCH * there).square()
             height = standing_out(self.image[rows], there, noise, self.sigma, self.side)
@@ -173,40 +176,60 @@ class Search:
             badly[rows] = free.fit(spots, rows).misfit > _DOUBTFUL
         return badly
 
+    def divide(self, spots: Spots, doubtful: Tensor) -> tuple[Spots, Tensor]:
+        """Put two spots for each doubtful one, (N,) bool, if both stand out; tell their frames."""
+        one, halves, rest = spots.rows(doubtful), self.apart(spots, doubtful), spots.rows(~doubtful)
+        self.shine(one, -1)
+        self.shine(halves)
+        before, count = self.image.isfinite().sum(dim=(1, 2)), len(rest.frame)
+        rows = torch.arange(count, count + len(halves.frame), device=doubtful.device)
+        fitted = self.fit(rest.and_(halves), rows)
+        self.shine(halves, -1)
+        both = (fitted.score.view(2, -1) >= self.level).all(dim=0)
+        # One of which a half was a hot pixel is fitted again without that.
+        hot = ~both & (self.image.isfinite().sum(dim=(1, 2)) < before)[one.frame]
+        kept, new = one.rows(~both & ~hot), fitted.rows(both.repeat(2)).and_(one.rows(hot))
+        self.shine(kept)
+        return self.settle(rest.and_(kept), new), torch.unique(new.frame)
+
     def settle(self, spots: Spots, new: Spots) -> Spots:
         """Fit spots and new ones until they do not change; leave out what does not stand out."""
         count = len(spots.frame)
+        self.shine(new)
         spots = spots.and_(new)
         due = torch.arange(len(spots.frame), device=self.image.device) >= count
         due |= self.touched(spots, due)
-        for sweep in range(_SWEEPS):
+        for _ in range(_SWEEPS):
             rows = due.nonzero()[:, 0]
             fitted = self.fit(spots, rows)
             moved = (fitted.theta - spots.theta[rows])[:, :2].abs().amax(dim=1) > 0.02
+            self.shine(spots.rows(rows), -1)
+            self.shine(fitted)
             spots = spots.having(rows, fitted)
             changed = torch.zeros_like(due).index_copy(0, rows, moved)
-            failed = spots.score < self.level
-            gone = failed if sweep == _SWEEPS - 1 else self.weakest(spots, failed)
-            due = self.touched(spots, changed | gone) & ~gone
-            spots, due = spots.rows(~gone), due[~gone]
+            gone = self.lowest(spots, spots.score < self.level, spots.theta[:, 2])
+            due = (self.touched(spots, changed | gone) & ~gone)[~gone]
+            spots = self.without(spots, gone)
             if not due.any():
                 break
-        return spots.rows(spots.score >= self.level)
+        return self.without(spots, spots.score < self.level)
 
-    def light(self, spots: Spots) -> Tensor:
-        """Return the spots' light in all frames, (F, H, W)."""
-        side, reach = self.shown, self.shown // 2
-        frames, (height, width) = len(self.image), self.size
-        wide = self.image.new_zeros(frames, height + 2 * side, width + 2 * side)
-        corner = (spots.theta[:, :2] + 0.5).floor() - reach
+    def without(self, spots: Spots, gone: Tensor) -> Spots:
+        """Leave out some spots, (N,) bool, and their light."""
+        self.shine(spots.rows(gone), -1)
+        return spots.rows(~gone)
+
+    def shine(self, spots: Spots, times: float = 1) -> None:
+        """Add spots' light, so many times, to what is there."""
+        (height, width), side = self.size, self.shown
+        corner = (spots.theta[:, :2] + 0.5).floor().long() - side // 2
         share = self.psf.share(spots.theta[:, :2] - corner, spots.theta[:, 4], (side, side))
-        around = torch.arange(side, device=wide.device)
-        x, y = (corner[:, axis, None].long() + around + side for axis in (0, 1))
-        y = spots.frame[:, None] * wide.shape[1] + y.clamp(0, wide.shape[1] - 1)
-        place = y[:, :, None] * wide.shape[2] + x.clamp(0, wide.shape[2] - 1)[:, None, :]
-        light = share * spots.theta[:, 2, None, None]
-        wide.view(-1).scatter_add_(0, place.flatten(), light.flatten())
-        return wide[:, side:-side, side:-side]
+        x, y = (corner[:, axis, None] + torch.arange(side, device=corner.device) for axis in (0, 1))
+        inside = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None, :]
+        y = spots.frame[:, None] * height + y.clamp(0, height - 1)
+        place = y[:, :, None] * width + x.clamp(0, width - 1)[:, None, :]
+        light = share * inside * (times * spots.theta[:, 2, None, None])
+        self.light.view(-1).scatter_add_(0, place.flatten(), light.flatten())
 
     def alone(self, spots: Spots, pixel: Tensor, side: int) -> Tensor:
         """Return a window around each spot's pixel without the others' light, (N, side, side).
@@ -216,14 +239,14 @@ class Search:
         own = self.psf.share(
             spots.theta[:, :2] - pixel + side // 2, spots.theta[:, 4], (side, side)
         )
-        others = windows(self.light(spots), pixel, side, of=spots.frame).image
+        others = windows(self.light, pixel, side, of=spots.frame).image
         others = (others - own * spots.theta[:, 2, None, None]).clamp(min=0)
         parts = windows(self.image + self.uneven, pixel, side, of=spots.frame)
         return torch.where(parts.seen, parts.image - others, torch.nan)
 
-    def start(self, frame: Tensor, xy: Tensor, light: Tensor) -> Spots:
+    def start(self, frame: Tensor, xy: Tensor) -> Spots:
         """Guess spots around pixels, (N, 2), from what the light of others leaves."""
-        parts = windows(self.image - light, xy, self.side, of=frame)
+        parts = windows(self.image - self.light, xy, self.side, of=frame)
         border = parts.seen.clone()
         border[:, 2:-2, 2:-2] = False
         count = border.sum(dim=(1, 2)).clamp(min=1)
@@ -240,11 +263,11 @@ class Search:
 
     def apart(self, spots: Spots, chosen: Tensor) -> Spots:
         """Guess two spots for each chosen one, along the longer axis of its light."""
-        light, chosen_spots, side = self.light(spots), spots.rows(chosen), self.side
+        chosen_spots, side = spots.rows(chosen), self.side
         frame, theta = chosen_spots.frame, chosen_spots.theta
         centre = (theta[:, :2] + 0.5).floor().long()
         own = self.psf.share(theta[:, :2] - centre + side // 2, theta[:, 4], (side, side))
-        parts = windows(self.image - light, centre, side, of=frame)
+        parts = windows(self.image - self.light, centre, side, of=frame)
         left = parts.image - theta[:, 3, None, None] + own * theta[:, 2, None, None]
         left = (left * parts.seen).flatten(1)
         place = all_positions((side, side)).to(left) - side // 2
@@ -261,36 +284,36 @@ class Search:
 
     def touched(self, spots: Spots, changed: Tensor) -> Tensor:
         """Return which spots have light of changed ones, (N,) bool, in their windows."""
-        tree = self._tree(spots)
+        at = self._places(spots)
+        if not changed.any():
+            return changed
         reach = self.side // 2 + 3 * self.sigma
-        near = tree.query_ball_point(tree.data[changed.cpu().numpy()], reach, p=math.inf)
-        touched = torch.zeros_like(changed)
-        own = changed.nonzero()[:, 0].tolist()
-        others = [j for i, found in zip(own, near, strict=True) for j in found if j != i]
-        touched[others] = True
-        return touched
+        away, _ = cKDTree(at[changed.cpu().numpy()]).query(
+            at, 2, p=math.inf, distance_upper_bound=reach
+        )
+        found = torch.from_numpy(np.isfinite(away).sum(axis=1)).to(changed.device)
+        return found > changed.long()  # more than itself
 
-    def weakest(self, spots: Spots, failed: Tensor) -> Tensor:
-        """Return which failed spots have no fainter one beside them that failed as well."""
-        tree, photons = self._tree(spots), spots.theta[:, 2]
-        gone = failed.clone()
-        for i, j in tree.query_pairs(self.side):
-            if failed[i] and failed[j]:
-                gone[i if photons[i] > photons[j] else j] = False
-        return gone
+    def lowest(self, spots: Spots, chosen: Tensor, value: Tensor) -> Tensor:
+        """Return which of chosen spots, (N,) bool, have none beside them with a smaller value."""
+        rows = chosen.nonzero()[:, 0]
+        tree = cKDTree(self._places(spots.rows(rows)))
+        both = rows[torch.from_numpy(tree.query_pairs(self.side, output_type="ndarray")).to(rows)]
+        larger = value[both].argmax(dim=1, keepdim=True)
+        return chosen.index_fill(0, both.gather(1, larger)[:, 0], False)
 
-    def _tree(self, spots: Spots) -> cKDTree:
-        """Return the spots' places, those of different frames far from each other."""
+    def _places(self, spots: Spots) -> np.ndarray:
+        """Return the spots' places, (N, 3), those of different frames far from each other."""
         far = spots.frame.double() * 4 * (sum(self.size) + self.side)
-        return cKDTree(torch.column_stack([spots.theta[:, :2].double(), far]).cpu().numpy())
+        return torch.column_stack([spots.theta[:, :2].double(), far]).cpu().numpy()
 
     def fit(self, spots: Spots, rows: Tensor) -> Spots:
         """Fit some spots, each with its neighbours, beside the light of all others."""
-        light = self.light(spots)
-        tree = self._tree(spots)
-        place = tree.data[rows.cpu().numpy()]
+        at = self._places(spots)
         reach = _APART * self.sigma
-        _, near = tree.query(place, _TOGETHER + 1, distance_upper_bound=reach)
+        _, near = cKDTree(at).query(
+            at[rows.cpu().numpy()], _TOGETHER + 1, distance_upper_bound=reach
+        )
         near = torch.from_numpy(near).to(rows)
         count = len(spots.frame)
         near = torch.where(near == rows[:, None], count, near).sort(dim=1).values[:, :_TOGETHER]
@@ -299,10 +322,10 @@ class Search:
         for k in sorted({*beside.tolist()}):
             chosen = (beside == k).nonzero()[:, 0]
             together = torch.cat([rows[chosen, None], near[chosen, :k]], dim=1)
-            fitted = fitted.having(chosen, self._fit(spots, together, light))
+            fitted = fitted.having(chosen, self._fit(spots, together))
         return fitted
 
-    def _fit(self, spots: Spots, together: Tensor, light: Tensor) -> Spots:
+    def _fit(self, spots: Spots, together: Tensor) -> Spots:
         """Fit spots (B, K) together, and test the first of each."""
         side, own = self.side, together[:, 0]
         frame, theta = spots.frame[own], spots.theta[together]
@@ -311,7 +334,7 @@ class Search:
         local = theta[..., :2] - parts.corner[:, None]
         share = self.psf.share(local, theta[..., 4], (side, side))
         members = (share * theta[..., 2, None, None]).sum(dim=1)
-        others = (windows(light, centre, side, of=frame).image - members).clamp(min=0)
+        others = (windows(self.light, centre, side, of=frame).image - members).clamp(min=0)
         parts = parts._replace(light=others)
         added = windows(self.read, centre, side, of=frame).image + (_MISMATCH * others).square()
         first = torch.cat([local, theta[..., 2:3]], dim=2).flatten(1)
@@ -319,17 +342,22 @@ class Search:
         first = torch.cat([first, theta[:, 0, 3:4], width], dim=1)
         ended, found = fit(parts, first, self.psf, False, added)
         expected = spots_of(self.psf, ended.theta, side).expected + others
-        without = self._without(parts, ended.theta, added)
-        with_it, without_it = (
-            deviances(parts.image, one, without, added) * parts.seen for one in (expected, without)
-        )
         # Of one width: another for each would find more where there is nothing.
-        score = (2 * (without_it - with_it).sum(dim=(1, 2))).clamp(min=0).sqrt()
+        score, without = self._score(parts, ended, expected, added, True)
+        close = (score < _CLEAR * self.level).nonzero()[:, 0]
+        if theta.shape[1] > 1 and len(close):
+            exact = self._score(
+                parts.rows(close), ended.rows(close), expected[close], added[close], False
+            )
+            score, without = (
+                score.index_copy(0, close, exact[0]),
+                without.index_copy(0, close, exact[1]),
+            )
         if self.fit_width:
             ended, found = fit(parts, ended.theta, self.psf, True, added)
             expected = spots_of(self.psf, ended.theta, side).expected + others
         xy = ended.theta[:, :2] + parts.corner
-        hot = self._mask_hot(parts, frame, xy, without_it, score)
+        hot = self._mask_hot(parts, frame, xy, without, score)
         near = (xy - centre).abs().amax(dim=1) <= side / 2
         inside = ((xy > -_BEYOND) & (xy < sides_px(self.size, xy) - 1 + _BEYOND)).all(dim=1)
         covariance = inverse(ended.information)[:, :3, :3]
@@ -367,19 +395,45 @@ class Search:
         self.image[frame[hot], y, x] = torch.nan
         return hot
 
-    def _without(self, parts: Windows, theta: Tensor, added: Tensor) -> Tensor:
-        """Return what is expected in windows without the first of their spots, (B, w, w)."""
+    def _score(
+        self, parts: Windows, ended: Point, expected: Tensor, added: Tensor, quick: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return how far the first of each window's spots stands out, (B,), and in which pixels.
+
+        Args:
+            parts: the windows.
+            ended: where their fit ended.
+            expected: photons in their pixels, by it, (B, w, w).
+            added: variance beside that of light, likewise.
+            quick: whether the others' fit without it may end early: the score is no less.
+
+        Returns:
+            The score, and half each pixel's deviance from what is expected without the spot.
+        """
         assert parts.light is not None
+        theta = ended.theta
         if theta.shape[1] > 5:
-            ended, _ = fit(parts, theta[:, 3:], self.psf, False, added)
-            return spots_of(self.psf, ended.theta, self.side).expected + parts.light
-        flat = theta[:, 3, None, None]
-        for _ in range(3):
-            weight = parts.seen / (flat + parts.light + added).clamp(min=1e-3)
-            rest = (parts.image - parts.light) * weight
-            flat = rest.sum(dim=(1, 2), keepdim=True) / weight.sum(dim=(1, 2), keepdim=True)
-            flat = flat.clamp(min=1e-3)
-        return flat + parts.light
+            first = theta[:, 3:]
+            if quick:  # from where, to first order, the others have taken over its light
+                of_it = ended.information[:, 3:, 2]
+                taken = torch.linalg.solve_ex(ended.information[:, 3:, 3:], of_it).result
+                more = (taken * theta[:, 2:3]).nan_to_num(0, 0, 0)
+                first = torch.cat([first[:, :-1] + more, first[:, -1:]], dim=1)
+            most = 2 if quick else 30
+            others, _ = fit(parts, first, self.psf, False, added, iterations=most)
+            empty = spots_of(self.psf, others.theta, self.side).expected + parts.light
+        else:
+            flat = theta[:, 3, None, None]
+            for _ in range(3):
+                weight = parts.seen / (flat + parts.light + added).clamp(min=1e-3)
+                rest = (parts.image - parts.light) * weight
+                flat = rest.sum(dim=(1, 2), keepdim=True) / weight.sum(dim=(1, 2), keepdim=True)
+                flat = flat.clamp(min=1e-3)
+            empty = flat + parts.light
+        with_it, without = (
+            deviances(parts.image, one, empty, added) * parts.seen for one in (expected, empty)
+        )
+        return (2 * (without - with_it).sum(dim=(1, 2))).clamp(min=0).sqrt(), without
 
     def _none(self, count: int = 0) -> Spots:
         zeros = self.image.new_zeros(count, 5)

@@ -9,7 +9,6 @@ from pixel_spotter.estimators.finder import Windows
 from pixel_spotter.estimators.sums import spots_of
 from pixel_spotter.simulation.psf import PSF
 
-_ITERATIONS = 30
 _AT_A_TIME = 1024
 """So many windows' sums stay in a processor's cache."""
 
@@ -32,6 +31,10 @@ class Point(NamedTuple):
     ascent: Tensor
     information: Tensor
 
+    def rows(self, chosen: Tensor) -> "Point":
+        """Return some of them, by their numbers."""
+        return Point(*(part[chosen] for part in self))
+
     def where(self, chosen: Tensor, other: "Point") -> "Point":
         """Return these where chosen, (B,) bool, the others elsewhere."""
         return Point(
@@ -49,6 +52,7 @@ def fit(
     fit_width: bool,
     added: Tensor | None,
     tolerance: float = 0.03,
+    iterations: int = 30,
 ) -> tuple[Point, Tensor]:
     """Fit spots to windows, with the damping of Levenberg and Marquardt.
 
@@ -61,6 +65,7 @@ def fit(
             the likelihood of Huang et al. 2013 (doi 10.1038/nmeth.2488); None: least squares.
         tolerance: a fit ends with a step whose length, squared and in standard deviations, is
             below this; what is left is far smaller.
+        iterations: so many at most.
 
     Returns:
         Where the fit ended, and whether it converged with a width that is not at its limits: (B,).
@@ -70,7 +75,9 @@ def fit(
     at_a_time = _AT_A_TIME if theta.device.type == "cpu" else max(1, len(theta))
     for rows in torch.split(torch.arange(len(theta), device=theta.device), at_a_time):
         there = added if added is None or len(added) == 1 else added[rows]
-        ended.append(_fit(parts.rows(rows), theta[rows], psf, fit_width, there, tolerance))
+        ended.append(
+            _fit(parts.rows(rows), theta[rows], psf, fit_width, there, tolerance, iterations)
+        )
     points, found = zip(*ended, strict=True)
     return Point(*(torch.cat(part) for part in zip(*points, strict=True))), torch.cat(found)
 
@@ -82,6 +89,7 @@ def _fit(
     fit_width: bool,
     added: Tensor | None,
     tolerance: float,
+    iterations: int,
 ) -> tuple[Point, Tensor]:
     free = theta.shape[1] - (not fit_width)
     if added is not None:
@@ -90,7 +98,7 @@ def _fit(
     ended, converged = point, torch.zeros_like(point.loss, dtype=torch.bool)
     damping, going = torch.full_like(point.loss, 1e-3), ~converged
     rows = torch.arange(len(theta), device=theta.device)
-    for _ in range(_ITERATIONS):
+    for _ in range(iterations):
         step = _step(point, damping)
         trial = torch.cat([point.theta[:, :free] + step, point.theta[:, free:]], dim=1)
         tried = evaluate(parts, _inside(trial, parts, fit_width), psf, free, added)
@@ -113,7 +121,7 @@ def _fit(
                 break
             rows, damping, parts = rows[going], damping[going], parts.rows(going)
             added = None if added is None else added[going]
-            point, going = Point(*(value[going] for value in point)), going[going]
+            point, going = point.rows(going), going[going]
     else:
         ended = _with(ended, rows, point)
     if fit_width:
