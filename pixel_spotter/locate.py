@@ -308,8 +308,10 @@ def read_frame(file: str, frame: int) -> np.ndarray:
 
 def about(told: Mapping[str, Any], locator: Locator, files: Sequence[Path]) -> dict[str, Any]:
     """Say how the spots were found, in plain values."""
-    names = {"gain": "camera.gain", "offset": "camera.offset", "read_noise": "camera.read_noise"}
-    estimated = {names.get(name, "psf.sigma_px"): v for name, v in locator.estimated.items()}
+    estimated = {
+        f"psf.{name}" if name in ("sigma_px", "ratio") else f"camera.{name}": value
+        for name, value in locator.estimated.items()
+    }
     return {
         "pixel_spotter": pixel_spotter.__version__,
         "files": [str(file) for file in files],

@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from pixel_spotter.errors import UserError
 from pixel_spotter.estimators.detection import maxima, standing_out, threshold, unevenness
-from pixel_spotter.estimators.finder import correlate, windows
-from pixel_spotter.estimators.residuals import misfit
+from pixel_spotter.estimators.finder import Windows, correlate, windows
+from pixel_spotter.estimators.residuals import CROWDED, misfit
 from pixel_spotter.estimators.scoring import fit
 from pixel_spotter.estimators.sums import Spots, spots_of
 from pixel_spotter.simulation.bound import inverse
@@ -42,6 +43,22 @@ class Noise(NamedTuple):
     offset: float
     grows: bool
     unsure: float
+
+
+class Shape(NamedTuple):
+    """What spots look like.
+
+    Args:
+        sigma_px: their width, px.
+        unsure: its standard deviation.
+        ratio: of their width along y to that along x; 1 where they do not show another.
+        odd: the share of them that have another shape than such a Gaussian.
+    """
+
+    sigma_px: float
+    unsure: float
+    ratio: float
+    odd: float
 
 
 def camera_noise(counts: Tensor) -> Noise:
@@ -179,15 +196,16 @@ def _without_spots(counts: Tensor) -> Tensor:
     return torch.where(near, torch.nan, counts)
 
 
-def spot_width(image: Tensor, variance: float | Tensor) -> float | None:
-    """Estimate how wide spots are, px, from those that stand out; None if none does.
+def spot_shape(image: Tensor, variance: float | Tensor, ratio: float | None = None) -> Shape | None:
+    """Estimate the shape of spots from those that stand out; None if none does.
 
     Args:
         image: (F, H, W), photons; pixels without a value are nan.
         variance: of the noise beside that of light, photons², a number or (H, W).
+        ratio: of a spot's width along y to that along x, if that is known.
     """
     noise = torch.as_tensor(variance).to(image).expand(image.shape)
-    best: tuple[float, float] | None = None
+    best: tuple[float, Shape] | None = None
     for width in _WIDTHS_PX:
         side = 2 * max(5, round(5.5 * width)) + 1
         if side > min(image.shape[1:]):
@@ -197,7 +215,11 @@ def spot_width(image: Tensor, variance: float | Tensor) -> float | None:
         frame, xy = maxima(height, level)
         if not len(frame):
             continue
-        brightest = height[frame, xy[:, 1], xy[:, 0]].topk(min(_MOST, len(frame)))
+        strength = height[frame, xy[:, 1], xy[:, 0]]
+        alone = _alone(frame, xy, side)
+        if alone.sum() >= 5:
+            frame, xy, strength = frame[alone], xy[alone], strength[alone]
+        brightest = strength.topk(min(_MOST, len(frame)))
         frame, xy = frame[brightest.indices], xy[brightest.indices]
         parts = windows(image, xy, side, of=frame)
         start = torch.full((len(frame), 5), side // 2, dtype=image.dtype, device=image.device)
@@ -205,15 +227,78 @@ def spot_width(image: Tensor, variance: float | Tensor) -> float | None:
         start[:, 4] = width
         start[:, 2] = brightest.values * 2 * width * (noise.mean() + image.nanmedian()).sqrt()
         added = windows(noise, xy, side, of=frame).image
-        ended, found = fit(parts, start, GaussianPSF(), True, added)
-        found &= ended.theta[:, 4] > 0.45  # a hot pixel is narrower
-        expected = spots_of(GaussianPSF(), ended.theta, side).expected
-        alone = found & (misfit(parts, expected, 5, added) < 3)  # two as one are wider
-        found = alone if alone.sum() >= 5 else found
+        shape, found = _shape(parts, start, added, ratio)
         total = brightest.values[found].square().sum().item()
-        if found.any() and (best is None or total > best[0]):
-            best = total, ended.theta[found, 4].median().item()
+        if shape is not None and (best is None or total > best[0]):
+            best = total, shape
     return best[1] if best else None
+
+
+def _alone(frame: Tensor, xy: Tensor, reach: int) -> Tensor:
+    """Return which places, pixels (N, 2), have no other within ``reach``, px, in their frame."""
+    far = frame * 4 * (int(xy.max()) + reach + 1)
+    place = torch.column_stack([xy, far]).double().cpu().numpy()
+    away, _ = cKDTree(place).query(place, 2, p=math.inf)
+    return torch.from_numpy(away[:, 1]).to(frame.device) > reach
+
+
+def _shape(
+    parts: Windows, start: Tensor, added: Tensor, told: float | None
+) -> tuple[Shape | None, Tensor]:
+    """Return the shape of spots in the middle of windows, and which of them tell of it."""
+    shape, found, steps = _fitted(parts, start, added, told or 1.0)
+    if shape is None or told is not None:
+        return shape, found
+    step = steps.median().item()
+    unsure = _unsure(steps) if len(steps) >= 5 else math.inf
+    if abs(step) < max(0.05, 4 * unsure) and not (len(steps) < 5 and shape.odd):
+        return shape, found
+    longer, ratio = shape, 1.0
+    for _ in range(6):
+        ratio = min(max(ratio * math.exp(min(max(step, -0.5), 0.5)), 1 / 3), 3.0)
+        fitted, kept, steps = _fitted(parts, start, added, ratio)
+        if fitted is None:
+            return shape, found
+        longer, step = fitted, steps.median().item()
+    # They may be two each: it is another ratio only if that explains most of them, or all of few.
+    most = shape.odd / 2 if len(steps) >= 5 else 0
+    return (longer, kept) if abs(step) < 0.05 and longer.odd <= most else (shape, found)
+
+
+def _fitted(
+    parts: Windows, start: Tensor, added: Tensor, ratio: float
+) -> tuple[Shape | None, Tensor, Tensor]:
+    """Fit spots of a ratio; return their shape, which tell of it, and their `_longer`."""
+    psf = GaussianPSF(ratio)
+    ended, found = fit(parts, start, psf, True, added)
+    found &= ended.theta[:, 4] > 0.45  # a hot pixel is narrower
+    expected = spots_of(psf, ended.theta, parts.image.shape[-1]).expected
+    off = misfit(parts, expected, 5, added)
+    odd = (off[found] > CROWDED).float().mean().item()
+    alone = found & (off < 3)  # two as one are wider
+    found = alone if alone.sum() >= 5 else found
+    steps = _longer(parts.rows(found), ended.theta[found], expected[found], added[found], psf)
+    steps = steps[steps.isfinite()]
+    if not len(steps):
+        return None, found, steps
+    widths = ended.theta[found, 4]
+    return Shape(widths.median().item(), _unsure(widths), ratio, odd), found, steps
+
+
+def _longer(
+    parts: Windows, theta: Tensor, expected: Tensor, added: Tensor, psf: GaussianPSF
+) -> Tensor:
+    """Return by how much the logarithm of each spot's ratio is larger than that of its fit, (B,).
+
+    One step of Fisher scoring: the derivative by it is nearly orthogonal to those of the fit.
+    """
+    side = parts.image.shape[-1]
+    along_x, along_y = psf.along(theta[:, :2], theta[:, 4], (side, side))
+    wider = along_y[:, 2, :, None] * along_x[:, :1] - along_y[:, 0, :, None] * along_x[:, 2:]
+    by_ratio = wider * (theta[:, 2] * theta[:, 4] / 2)[:, None, None]
+    weight = parts.seen / (expected + added)
+    step = (by_ratio * weight * (parts.image - expected)).sum(dim=(1, 2))
+    return step / (by_ratio.square() * weight).sum(dim=(1, 2))
 
 
 def noise_of_spots(counts: Tensor, background: Noise) -> Noise | None:
@@ -238,9 +323,13 @@ def noise_of_spots(counts: Tensor, background: Noise) -> Noise | None:
         if slope <= 0:
             return None
         gain, offset = gain / slope, offset + level / gain * (1 - 1 / slope)
-    spread = 1.48 * (slopes - slopes.median()).abs().median()  # robust, as the median's deviation
-    unsure = (1.25 * spread / slopes.median() / math.sqrt(len(slopes))).item()
-    return Noise(gain, offset, True, unsure)
+    return Noise(gain, offset, True, _unsure(slopes) / slope)
+
+
+def _unsure(values: Tensor) -> float:
+    """Return the standard deviation of the median of values (N,), as most of them spread."""
+    spread = 1.48 * (values - values.median()).abs().median().item()
+    return 1.25 * spread / math.sqrt(len(values))
 
 
 def _noise_per_light(above: Tensor, level: float) -> Tensor:
@@ -251,17 +340,16 @@ def _noise_per_light(above: Tensor, level: float) -> Tensor:
         level: of that background, whose variance it is.
     """
     noise = torch.full_like(above, level)
-    width = spot_width(above, noise)
-    if width is None:
+    shape = spot_shape(above, noise, 1.0)
+    if shape is None:
         return above.new_zeros(0)
+    width = shape.sigma_px
     side = 2 * max(5, round(5.5 * width)) + 1
     height = standing_out(above, torch.zeros_like(above), noise, width, side)
     frame, xy = maxima(height, threshold(1e-4, (above.shape[1], above.shape[2]), width))
     if len(frame) < 5:
         return above.new_zeros(0)
-    place = torch.column_stack([frame * 10 * max(above.shape), xy]).double()
-    alone = torch.cdist(place, place, p=math.inf).topk(2, largest=False)
-    kept = (alone.values[:, -1] > side) & (height[frame, xy[:, 1], xy[:, 0]] > 12)
+    kept = _alone(frame, xy, side) & (height[frame, xy[:, 1], xy[:, 0]] > 12)
     frame, xy = frame[kept][:_MOST], xy[kept][:_MOST]
     if len(frame) < 5:
         return above.new_zeros(0)

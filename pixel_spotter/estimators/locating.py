@@ -74,6 +74,16 @@ class Spots(NamedTuple):
         """Return some of them."""
         return Spots(*(part[chosen] for part in self))
 
+    def places(self) -> np.ndarray:
+        """Return where they are, (N, 3), those of different frames far from each other."""
+        place = torch.column_stack([self.theta[:, :2].double(), self.frame.double() * 1e6])
+        return place.cpu().numpy()
+
+    def close(self, within: Tensor) -> Tensor:
+        """Return which have another spot closer than ``within``, px, (N,): (N,) bool."""
+        away, _ = cKDTree(self.places()).query(self.places(), 2)
+        return torch.from_numpy(away[:, 1]).to(within) < within
+
     def having(self, rows: Tensor, others: "Spots") -> "Spots":
         """Return these with others in some rows, (M,), int64."""
         return Spots(*(own.index_copy(0, rows, new) for own, new in zip(self, others, strict=True)))
@@ -81,6 +91,18 @@ class Spots(NamedTuple):
     def and_(self, others: "Spots") -> "Spots":
         """Return these and others."""
         return Spots(*(torch.cat(parts) for parts in zip(self, others, strict=True)))
+
+
+class Without(NamedTuple):
+    """What is in windows if one of their spots is not.
+
+    Args:
+        expected: photons, (B, w, w).
+        deviance: half that of each pixel from this, likewise.
+    """
+
+    expected: Tensor
+    deviance: Tensor
 
 
 class Search:
@@ -130,6 +152,7 @@ class Search:
         changed = torch.arange(len(self.image), device=self.image.device)
         for _ in range(_TURNS):
             frame, xy = self.fresh(changed, before)
+            known = spots
             if len(frame):
                 changed = torch.unique(frame)
                 spots = self.settle(spots, self.start(frame, xy))
@@ -139,6 +162,7 @@ class Search:
                 divided += 1
             else:
                 break
+            spots = self.restored(known, spots)
         return spots
 
     def fresh(self, changed: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
@@ -214,6 +238,29 @@ class Search:
                 break
         return self.without(spots, spots.score < self.level)
 
+    def restored(self, known: Spots, spots: Spots) -> Spots:
+        """Put clear spots back, instead of what is around them, whose light others do not have.
+
+        Where light has another shape than spots, many together are no better than one.
+        """
+        known = known.rows(known.score > _CLEAR * self.level)
+        if not len(known.frame) or not (lost := self.dark(known, spots)).any():
+            return spots
+        away, _ = cKDTree(known.rows(lost).places()).query(spots.places(), p=math.inf)
+        spots = self.without(spots, torch.from_numpy(away < self.side).to(lost))
+        back = known.rows(self.dark(known, spots))
+        self.shine(back)
+        return spots.and_(back)
+
+    def dark(self, known: Spots, spots: Spots) -> Tensor:
+        """Return around which known spots others have less than half of their light, (N,) bool."""
+        near = cKDTree(known.places()).sparse_distance_matrix(
+            cKDTree(spots.places()), 3 * self.sigma, output_type="ndarray"
+        )
+        of, by = (torch.from_numpy(near[name]).to(spots.frame) for name in ("i", "j"))
+        photons = torch.zeros_like(known.theta[:, 2]).index_add(0, of, spots.theta[by, 2])
+        return photons < known.theta[:, 2] / 2
+
     def without(self, spots: Spots, gone: Tensor) -> Spots:
         """Leave out some spots, (N,) bool, and their light."""
         self.shine(spots.rows(gone), -1)
@@ -284,7 +331,7 @@ class Search:
 
     def touched(self, spots: Spots, changed: Tensor) -> Tensor:
         """Return which spots have light of changed ones, (N,) bool, in their windows."""
-        at = self._places(spots)
+        at = spots.places()
         if not changed.any():
             return changed
         reach = self.side // 2 + 3 * self.sigma
@@ -297,19 +344,14 @@ class Search:
     def lowest(self, spots: Spots, chosen: Tensor, value: Tensor) -> Tensor:
         """Return which of chosen spots, (N,) bool, have none beside them with a smaller value."""
         rows = chosen.nonzero()[:, 0]
-        tree = cKDTree(self._places(spots.rows(rows)))
+        tree = cKDTree(spots.rows(rows).places())
         both = rows[torch.from_numpy(tree.query_pairs(self.side, output_type="ndarray")).to(rows)]
         larger = value[both].argmax(dim=1, keepdim=True)
         return chosen.index_fill(0, both.gather(1, larger)[:, 0], False)
 
-    def _places(self, spots: Spots) -> np.ndarray:
-        """Return the spots' places, (N, 3), those of different frames far from each other."""
-        far = spots.frame.double() * 4 * (sum(self.size) + self.side)
-        return torch.column_stack([spots.theta[:, :2].double(), far]).cpu().numpy()
-
     def fit(self, spots: Spots, rows: Tensor) -> Spots:
         """Fit some spots, each with its neighbours, beside the light of all others."""
-        at = self._places(spots)
+        at = spots.places()
         reach = _APART * self.sigma
         _, near = cKDTree(at).query(
             at[rows.cpu().numpy()], _TOGETHER + 1, distance_upper_bound=reach
@@ -346,12 +388,12 @@ class Search:
         score, without = self._score(parts, ended, expected, added, True)
         close = (score < _CLEAR * self.level).nonzero()[:, 0]
         if theta.shape[1] > 1 and len(close):
-            exact = self._score(
+            exact, then = self._score(
                 parts.rows(close), ended.rows(close), expected[close], added[close], False
             )
-            score, without = (
-                score.index_copy(0, close, exact[0]),
-                without.index_copy(0, close, exact[1]),
+            score = score.index_copy(0, close, exact)
+            without = Without(
+                *(o.index_copy(0, close, n) for o, n in zip(without, then, strict=True))
             )
         if self.fit_width:
             ended, found = fit(parts, ended.theta, self.psf, True, added)
@@ -373,32 +415,40 @@ class Search:
         )
 
     def _mask_hot(
-        self, parts: Windows, frame: Tensor, xy: Tensor, without: Tensor, score: Tensor
+        self, parts: Windows, frame: Tensor, xy: Tensor, without: Without, score: Tensor
     ) -> Tensor:
         """Return where a single pixel's own light would explain more than a spot's, (B,) bool.
 
-        Such pixels, of the nine around each spot, are seen no more.
+        Such pixels, of the nine around each spot, are seen no more. The light of a spot that has
+        another shape is in the pixels beside them as well.
 
         Args:
             parts: the windows.
             frame: of which frame each is.
             xy: where the spots were found, px.
-            without: half the deviance of each pixel from what is expected without the spot.
+            without: what is there without the spot.
             score: of the spots.
         """
         pixel = (xy + 0.5).floor().long()
-        own = torch.where(parts.seen, without, torch.nan)
+        own = torch.where(parts.seen, without.deviance, torch.nan)
         most, place = windows(own, pixel - parts.corner, 3).image.flatten(1).max(dim=1)
         alone = (2 * most).sqrt()
-        hot = (alone > score) & (alone > self.level)
-        x, y = (pixel[hot] - 1 + from_index(place[hot], (3, 3))).unbind(dim=1)
+        at = pixel - 1 + from_index(place, (3, 3))
+        above = windows(parts.image - without.expected, at - parts.corner, 3).image
+        middle, one = xy.new_ones(1, 2), xy.new_full((1,), self.sigma)
+        share = self.psf.share(middle, one, (3, 3))[0]
+        cross = share.new_tensor([[0, 1, 0], [1, 0, 1], [0, 1, 0]])
+        beside, own_share = (share * cross).sum(), share[1, 1]
+        spread = (above * cross).sum(dim=(1, 2)) / beside > above[:, 1, 1] / own_share / 2
+        hot = (alone > score) & (alone > self.level) & ~spread
+        x, y = at[hot].unbind(dim=1)
         self.image[frame[hot], y, x] = torch.nan
         return hot
 
     def _score(
         self, parts: Windows, ended: Point, expected: Tensor, added: Tensor, quick: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Return how far the first of each window's spots stands out, (B,), and in which pixels.
+    ) -> tuple[Tensor, Without]:
+        """Return how far the first of each window's spots stands out, (B,), and from what.
 
         Args:
             parts: the windows.
@@ -407,8 +457,6 @@ class Search:
             added: variance beside that of light, likewise.
             quick: whether the others' fit without it may end early: the score is no less.
 
-        Returns:
-            The score, and half each pixel's deviance from what is expected without the spot.
         """
         assert parts.light is not None
         theta = ended.theta
@@ -433,7 +481,8 @@ class Search:
         with_it, without = (
             deviances(parts.image, one, empty, added) * parts.seen for one in (expected, empty)
         )
-        return (2 * (without - with_it).sum(dim=(1, 2))).clamp(min=0).sqrt(), without
+        score = (2 * (without - with_it).sum(dim=(1, 2))).clamp(min=0).sqrt()
+        return score, Without(empty, without)
 
     def _none(self, count: int = 0) -> Spots:
         zeros = self.image.new_zeros(count, 5)

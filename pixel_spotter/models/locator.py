@@ -16,7 +16,7 @@ from pixel_spotter.estimators.calibration import (
     camera_noise,
     noise_ratio,
     read_variance,
-    spot_width,
+    spot_shape,
 )
 from pixel_spotter.estimators.finder import windows
 from pixel_spotter.estimators.gaussian_fit import least_squares
@@ -25,7 +25,13 @@ from pixel_spotter.estimators.residuals import CROWDED
 from pixel_spotter.models.loading import load_model
 from pixel_spotter.models.spotter import SpotterRegressor
 from pixel_spotter.simulation.camera import Camera
-from pixel_spotter.simulation.psf import PSF, make_psf
+from pixel_spotter.simulation.psf import PSF, GaussianPSF, make_psf
+
+_CLOSE = 2.0
+"""Spots that are closer than so many of their widths may be one, of another shape."""
+
+_ODD = 0.25
+"""If so many of spots that are alone have another shape, it is not what was estimated."""
 
 USUAL_PX = 1.2
 """The width of spots that are looked for where none stands out."""
@@ -44,7 +50,7 @@ class Locator:
         em_gain: of an electron-multiplying register; 1 has none.
         saturation: what a pixel holds at most, counts: those that do are left out, and spots beside
             them flagged. None knows of none.
-        psf: the arguments of `make_psf`; None is a round Gaussian.
+        psf: the arguments of `make_psf`; None is a Gaussian, whose ratio is estimated.
         false_alarms: how many are accepted in an empty frame, on average.
         model: says where the spots are that were found, from a window around each; None leaves that
             to the fit that found them.
@@ -88,6 +94,7 @@ class Locator:
         self.psf: PSF = make_psf(**(psf or {"name": "gaussian"}))
         if not self.psf.has_width and sigma_px is not None:
             raise UserError("psf.sigma_px: a psf that was measured is as wide as it is")
+        self.ratio = (psf or {}).get("ratio")  # of a Gaussian; None: to be estimated
         self.fit_width = self.psf.has_width and sigma_px is None
         self.sigma_px = sigma_px if self.psf.has_width else _width_of(self.psf)
         self.saturation, self.false_alarms = saturation, false_alarms
@@ -124,19 +131,36 @@ class Locator:
             said.append(f"camera.read_noise={self.read_noise:.3g}, estimated")
         if len(counts) and "gain" not in self.estimated:
             said += self._doubts(counts)
-        width = spot_width(*self._photons(counts)) if self.psf.has_width and len(counts) else None
-        if self.sigma_px is not None:
-            if width is not None and abs(width / self.sigma_px - 1) > 0.1:
-                said.append(
-                    f"psf.sigma_px={self.sigma_px:g} is told, but spots look {width:.3g} px wide: "
-                    f"bright ones of another width are taken for several"
-                )
-        else:
-            self.restore({"sigma_px": width or USUAL_PX})
+        return said + self._learn_shape(counts)
+
+    def _learn_shape(self, counts: Tensor) -> list[str]:
+        """Estimate width and ratio of the spots; return what is to say of it."""
+        if not self.psf.has_width:
+            return []
+        shape = spot_shape(*self._photons(counts), self.ratio) if len(counts) else None
+        if shape is None:
+            if self.sigma_px is not None:
+                return []
+            self.restore({"sigma_px": USUAL_PX})
+            return [f"psf.sigma_px: no spot stands out, those of {USUAL_PX} px are looked for"]
+        said = []
+        if self.ratio is None and shape.ratio != 1:
+            self.restore({"ratio": shape.ratio})
+            said.append(f"psf.ratio={shape.ratio:.3f}, estimated")
+        width = shape.sigma_px
+        if self.sigma_px is None:
+            self.restore({"sigma_px": width})
+            said.append(f"psf.sigma_px={width:.3f}, estimated")
+        elif shape.odd < _ODD and abs(width - self.sigma_px) > max(0.03 * width, 4 * shape.unsure):
             said.append(
-                f"psf.sigma_px={width:.3f}, estimated"
-                if width
-                else f"psf.sigma_px: no spot stands out, those of {USUAL_PX} px are looked for"
+                f"psf.sigma_px={self.sigma_px:g} is told, but spots look {width:.3g} px wide: each "
+                f"is fitted with its own width"
+            )
+            self.restore({"sigma_px": width})
+        if shape.odd >= _ODD:
+            said.append(
+                "psf: most spots are no Gaussians, or several: what is found near bright ones may "
+                "be their shape. Give psf.file, if it was measured"
             )
         return said
 
@@ -167,6 +191,9 @@ class Locator:
 
     def restore(self, estimated: Mapping[str, float]) -> None:
         """Take what was estimated before: some of ``gain`` and ``offset``, and the others."""
+        if "ratio" in estimated:
+            self.psf = GaussianPSF(estimated["ratio"])
+        self.fit_width |= "sigma_px" in estimated
         self.estimated.update(estimated)
         if "gain" in estimated:
             self.camera = Camera(gain=estimated["gain"], offset=estimated["offset"])
@@ -207,6 +234,7 @@ class Locator:
         x, y, photons, background, sigma = spots.theta.unbind(dim=1)
         sd_x, sd_y = (spots.covariance[:, k, k].sqrt() for k in (0, 1))
         excess = self.camera.excess_noise
+        doubtful = (spots.misfit > CROWDED) | spots.close(_CLOSE * sigma)
         return {
             "frame": spots.frame,
             "x": x,
@@ -218,7 +246,7 @@ class Locator:
             "background": (background + uneven) * excess,
             **({"sigma_px": sigma} if self.psf.has_width else {}),
             "score": spots.score,
-            "flag": torch.where(spots.misfit > CROWDED, float(FLAGS.index("crowded")), 0.0),
+            "flag": torch.where(doubtful, float(FLAGS.index("crowded")), 0.0),
         }
 
     def _seen_by(self, model: SpotterRegressor, image: Tensor, pixel: Tensor) -> Columns:
@@ -294,7 +322,9 @@ def make_locator(
     ):
         for name in {*given} - {*known}:
             raise UserError(f"{key}.{name} is no setting: there are {', '.join(known)}")
-    kind: dict[str, Any] = {"name": "gaussian", "ratio": psf.get("ratio", 1.0)}
+    kind: dict[str, Any] = {"name": "gaussian"}
+    if psf.get("ratio") is not None:
+        kind["ratio"] = psf["ratio"]
     if psf.get("file") is not None:
         file = psf["file"]
         file = torch.from_numpy(file) if isinstance(file, np.ndarray) else file

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pixel_spotter.errors import UserError
-from pixel_spotter.estimators.calibration import camera_noise, read_variance, spot_width
+from pixel_spotter.estimators.calibration import camera_noise, read_variance, spot_shape
 from pixel_spotter.simulation.camera import Camera
 from pixel_spotter.simulation.psf import GaussianPSF, light
 
@@ -61,8 +61,9 @@ def test_spots_that_come_and_go_tell_it_by_what_fits_leave_of_them(gain: float, 
     assert noise.grows
     assert noise.gain == pytest.approx(gain, rel=0.15)
     assert noise.unsure < 0.15
-    width = spot_width((counts - noise.offset) * noise.gain, 0.0)
-    assert width == pytest.approx(1.1, rel=0.04), "overlapping ones are no wider spots"
+    shape = spot_shape((counts - noise.offset) * noise.gain, 0.0)
+    assert shape is not None
+    assert shape.sigma_px == pytest.approx(1.1, rel=0.04), "overlapping ones are no wider spots"
 
 
 @pytest.mark.parametrize("background", [1.0, 10.0])
@@ -96,14 +97,57 @@ def test_read_noise_is_what_is_beyond_that_of_light() -> None:
 @pytest.mark.parametrize("width", [0.7, 1.1, 2.0, 3.2])
 def test_widths_are_those_of_what_stands_out(width: float) -> None:
     image = (recorded(scene(2, width, background=3.0)) - 100) * 0.5
-    assert spot_width(image, 1.5**2) == pytest.approx(width, rel=0.08)
+    shape = spot_shape(image, 1.5**2)
+    assert shape is not None
+    assert shape.sigma_px == pytest.approx(width, rel=0.08)
+    assert shape.ratio == 1
+
+
+def bright(xy: Tensor, photons: float, ratio: float = 1.0) -> Tensor:
+    """A frame (1, 160, 160) with spots at (N, 2)."""
+    spots = torch.cat([xy, torch.full((len(xy), 1), photons)], dim=1)[None]
+    flat, wide = torch.tensor([10.0]), torch.tensor([1.1])
+    expected = light(GaussianPSF(ratio), spots, flat, wide, (160, 160))
+    return torch.poisson(expected, generator=torch.Generator().manual_seed(0))
+
+
+def places(count: int) -> Tensor:
+    """Places (N, 2) on a grid, far from each other, at any place within their pixels."""
+    side = math.ceil(math.sqrt(count))
+    grid = torch.cartesian_prod(torch.arange(side), torch.arange(side))[:count] * 150 / side + 15
+    return grid + torch.rand(count, 2, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("ratio", [0.6, 1.3, 2.0])
+@pytest.mark.parametrize("count", [1, 3, 30])
+def test_elliptic_spots_tell_of_their_ratio(ratio: float, count: int) -> None:
+    shape = spot_shape(bright(places(count), 20_000.0, ratio), 0.0)
+    assert shape is not None
+    assert shape.ratio == pytest.approx(ratio, rel=0.03)
+    assert shape.sigma_px == pytest.approx(1.1, rel=0.02)
+    assert shape.odd == 0
+    told = spot_shape(bright(places(count), 20_000.0, ratio), 0.0, 1.0)
+    assert told is not None
+    assert told.ratio == 1
+    assert told.odd == 1
+
+
+@pytest.mark.parametrize("away", [2.0, 3.0])
+def test_pairs_are_no_elliptic_spots(away: float) -> None:
+    middle = places(30)
+    angle = torch.rand(30, generator=torch.Generator().manual_seed(2)) * math.pi
+    half = away / 2 * torch.stack([angle.cos(), angle.sin()], dim=1)
+    shape = spot_shape(bright(torch.cat([middle + half, middle - half]), 20_000.0), 0.0)
+    assert shape is not None
+    assert shape.ratio == 1
+    assert shape.odd > 0.9
 
 
 def test_nothing_stands_out_of_noise_and_hot_pixels_are_no_spots() -> None:
     image = (recorded(torch.full((4, 192, 192), 10.0)) - 100) * 0.5
-    assert spot_width(image, 1.5**2) is None
+    assert spot_shape(image, 1.5**2) is None
     image[:, 20:150:13, 31] += 500
-    assert spot_width(image, 1.5**2) is None
+    assert spot_shape(image, 1.5**2) is None
 
 
 def test_frames_without_noise_are_refused() -> None:

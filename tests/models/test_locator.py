@@ -12,20 +12,25 @@ from pixel_spotter.coordinates import FLAGS
 from pixel_spotter.errors import UserError
 from pixel_spotter.models.locator import Locator
 from pixel_spotter.simulation.camera import Camera
-from pixel_spotter.simulation.psf import GaussianPSF, light, make_psf
+from pixel_spotter.simulation.psf import PSF, GaussianPSF, light, make_psf
 
 XY = torch.tensor([[20.3, 30.7], [70.0, 41.2], [44.4, 80.1], [90.6, 90.2]])
 TOLD = {"gain": 0.5, "offset": 100.0}
 
 
 def counts(
-    frames: int = 6, photons: float = 2000.0, background: float = 10.0, **camera: object
+    frames: int = 6,
+    photons: float = 2000.0,
+    background: float = 10.0,
+    xy: Tensor = XY,
+    psf: PSF | None = None,
+    **camera: object,
 ) -> Tensor:
     settings = {"read_noise": 1.5, "bits": 16, **TOLD, **camera}
-    much = torch.full((4, 1), photons)
-    spots = torch.cat([XY, much], dim=1).expand(frames, -1, -1)
+    much = torch.full((len(xy), 1), photons)
+    spots = torch.cat([xy, much], dim=1).expand(frames, -1, -1)
     flat, wide = torch.full((frames,), background), torch.full((frames,), 1.1)
-    expected = light(GaussianPSF(), spots, flat, wide, (110, 120))
+    expected = light(psf or GaussianPSF(), spots, flat, wide, (110, 120))
     return Camera(**settings).expose(expected, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
 
 
@@ -152,11 +157,57 @@ def test_a_camera_that_is_told_wrongly_is_doubted() -> None:
         assert "times the variance" in " ".join(said), wrong
 
 
-def test_a_width_that_is_told_wrongly_is_doubted() -> None:
-    said = Locator(**TOLD, read_noise=1.5, sigma_px=0.9).learn(counts())  # type: ignore[arg-type]
-    assert "but spots look 1.1 px wide" in " ".join(said)
-    said = Locator(**TOLD, read_noise=1.5, sigma_px=1.1).learn(counts())  # type: ignore[arg-type]
-    assert said == []
+@pytest.mark.parametrize("told", [0.9, 1.04, 1.4])
+def test_spots_of_another_width_than_is_told_are_fitted_with_their_own(told: float) -> None:
+    recorded = counts(photons=30_000.0)
+    locator = Locator(**TOLD, read_noise=1.5, sigma_px=told)  # type: ignore[arg-type]
+    assert "but spots look 1.1 px wide" in " ".join(locator.learn(recorded))
+    columns = locator(recorded)
+    assert_found(columns)
+    assert {*columns["flag"].tolist()} == {0}
+    again = Locator(**TOLD, read_noise=1.5, sigma_px=told)  # type: ignore[arg-type]
+    again.restore(locator.estimated)
+    assert torch.equal(again(recorded)["sigma_px"], columns["sigma_px"])
+    right = Locator(**TOLD, read_noise=1.5, sigma_px=1.1)  # type: ignore[arg-type]
+    assert right.learn(recorded) == []
+    assert len(right(recorded)["sigma_px"].unique()) == 1
+
+
+@pytest.mark.parametrize("sigma", [None, 1.1])
+def test_bright_elliptic_spots_are_one_each(sigma: float | None) -> None:
+    recorded = counts(photons=30_000.0, psf=GaussianPSF(1.4))
+    locator = Locator(**TOLD, read_noise=1.5, sigma_px=sigma)  # type: ignore[arg-type]
+    assert "psf.ratio=1." in " ".join(locator.learn(recorded))
+    assert locator.estimated["ratio"] == pytest.approx(1.4, rel=0.01)
+    assert_found(locator(recorded))
+    told = Locator(**TOLD, read_noise=1.5, sigma_px=sigma, psf={"name": "gaussian", "ratio": 1.4})  # type: ignore[arg-type]
+    assert "psf.ratio" not in " ".join(told.learn(recorded))
+    assert_found(told(recorded))
+
+
+def test_spots_that_are_no_gaussians_are_doubted_and_what_is_beside_them_is_flagged() -> None:
+    psf = make_psf("measured", file=str(CONF_DIR / "psf/coma.npy"), oversampling=5)
+    recorded = counts(photons=30_000.0, psf=psf)
+    locator = Locator(**TOLD, read_noise=1.5)  # type: ignore[arg-type]
+    assert "most spots are no Gaussians" in " ".join(locator.learn(recorded))
+    columns = locator(recorded)
+    place = torch.stack([columns["x"], columns["y"]], dim=1)
+    away = torch.cdist(place, XY).amin(dim=1)
+    for frame in range(6):  # none is lost
+        own = columns["frame"] == frame
+        assert (torch.cdist(XY, place[own]).amin(dim=1) < 1.5).all()
+    assert (columns["flag"][away < 12] == FLAGS.index("crowded")).float().mean() > 0.95
+
+
+def test_spots_that_are_hardly_apart_are_flagged() -> None:
+    pairs = XY.repeat(2, 1)
+    pairs[4:, 0] += torch.tensor([1.9, 2.0, 3.5, 6.0])
+    recorded = counts(3, 5000.0, xy=pairs)
+    columns = Locator(**TOLD, read_noise=1.5, sigma_px=1.1)(recorded)  # type: ignore[arg-type]
+    assert len(columns["x"]) == 24
+    close = columns["y"] < 60
+    assert {*columns["flag"][close].tolist()} == {FLAGS.index("crowded")}
+    assert {*columns["flag"][~close].tolist()} == {0}
 
 
 def test_rings_of_a_bright_measured_spot_are_no_spots() -> None:
