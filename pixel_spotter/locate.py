@@ -84,6 +84,7 @@ class Reading:
         self.files, self.saturation = files, saturation
         self.failures: dict[Path, list[str]] = {}
         self.remarks = Remarks()
+        self.said: list[str] = []
         self.progress = tqdm(disable=not sys.stderr.isatty(), unit="frame")
 
     def batches(self, after: tuple[int, int] = (-1, -1)) -> Iterator[Batch]:
@@ -100,6 +101,11 @@ class Reading:
             batch.places.append(place)
         if gathered:
             yield batch._replace(counts=np.stack(gathered))
+
+    def say(self, line: str) -> None:
+        """Write a line on stderr, beside the progress, and keep it."""
+        self.said.append(line)
+        self.progress.write(line, file=sys.stderr)
 
     def full(self, batch: Batch) -> float | None:
         """Return what a pixel holds at most, also where a file has more bits than its camera."""
@@ -144,7 +150,7 @@ class Reading:
             if reasons:
                 self.failures[file] = reasons
                 for reason in reasons:
-                    self.progress.write(f"{file}: {reason}", file=sys.stderr)
+                    self.say(f"{file}: {reason}")
 
 
 def run(cfg: DictConfig) -> None:
@@ -188,19 +194,9 @@ def run(cfg: DictConfig) -> None:
         if place:
             locator.restore(place["estimated"])
             print(f"goes on after frame {after[1]} of {files[after[0]]}", file=sys.stderr)
-        for batch in reading.batches(after):
-            counts = torch.from_numpy(batch.counts).to(device)
-            locator.saturation = reading.full(batch)
-            if not place:
-                for line in locator.learn(counts):
-                    reading.progress.write(line, file=sys.stderr)
-            try:
-                locator.refuse(counts)
-            except UserError as error:
-                reading.remarks.add(files[batch.places[0][0]], str(error))
-            rows = as_rows(locator(counts), batch.places, files)
+        for rows, place in located(reading, locator, device, after, bool(place)):
             found += len(rows)
-            place = {"after": batch.places[-1], "estimated": locator.estimated, "found": found}
+            place["found"] = found
             table.add(rows, place)
         if not place:  # no frame could be read
             names = (name for name in COLUMNS if locator.psf.has_width or name != "sigma_px")
@@ -214,6 +210,37 @@ def run(cfg: DictConfig) -> None:
     print(f"{found} spots", file=sys.stderr)
     if failed := reading.failures:
         raise UserError(f"{len(failed)} of {len(files)} files could not be read, or not in whole")
+
+
+def located(
+    reading: Reading,
+    locator: Locator,
+    device: torch.device,
+    after: tuple[int, int] = (-1, -1),
+    learned: bool = False,
+) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
+    """Yield the spots of a batch of frames after another, and the place up to which that is all.
+
+    Args:
+        reading: of the files.
+        locator: which learns from the first batch, unless it has ``learned``; what, is said.
+        device: where to compute.
+        after: a place, a file's number and that of its frame.
+        learned: whether what is estimated is known.
+    """
+    for batch in reading.batches(after):
+        counts = torch.from_numpy(batch.counts).to(device)
+        locator.saturation = reading.full(batch)
+        if not learned:
+            for line in locator.learn(counts):
+                reading.say(line)
+            learned = True
+        try:
+            locator.refuse(counts)
+        except UserError as error:
+            reading.remarks.add(reading.files[batch.places[0][0]], str(error))
+        rows = as_rows(locator(counts), batch.places, reading.files)
+        yield rows, {"after": batch.places[-1], "estimated": locator.estimated}
 
 
 def check_settings(settings: Mapping[str, Any]) -> Path | None:
