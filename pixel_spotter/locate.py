@@ -194,9 +194,9 @@ def run(cfg: DictConfig) -> None:
         if place:
             locator.restore(place["estimated"])
             print(f"goes on after frame {after[1]} of {files[after[0]]}", file=sys.stderr)
-        for rows, place in located(reading, locator, device, after, bool(place)):
+        for rows, now in located(reading, locator, device, after, bool(place)):
             found += len(rows)
-            place["found"] = found
+            place = {**now, "found": found}
             table.add(rows, place)
         if not place:  # no frame could be read
             names = (name for name in COLUMNS if locator.psf.has_width or name != "sigma_px")

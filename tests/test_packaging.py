@@ -51,8 +51,8 @@ def test_the_version_is_written_twice_and_the_same() -> None:
 def test_every_import_is_a_declared_dependency() -> None:
     top_level = metadata.packages_distributions()
     extras = PROJECT["optional-dependencies"]
-    read_or_written = [*extras["fits"], *extras["nd2"], *extras["picasso"], *extras["onnx"]]
-    needed = [*PROJECT["dependencies"], *read_or_written]
+    optional = ("fits", "nd2", "picasso", "onnx", "demo")
+    needed = [*PROJECT["dependencies"], *(one for extra in optional for one in extras[extra])]
     declared = {canonical(requirement) for requirement in needed}
     imported = set()
     for file in (ROOT / "pixel_spotter").rglob("*.py"):

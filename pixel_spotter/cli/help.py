@@ -15,6 +15,7 @@ COMMANDS = {
     "evaluate": "measure a checkpoint on positions that it has not seen",
     "predict": "find the point in image files",
     "locate": "find every spot in image files, and how exactly it is found",
+    "demo": "show it in a browser: a spot to drag, and what is found in a file",
     "export": "write a model as a file that other programs run",
     "report": "say what a grid has found",
 }
