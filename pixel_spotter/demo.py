@@ -68,17 +68,17 @@ SETTINGS = {
     "x": Setting("x, px", 0, SIDE - 1, 0.01, 11.3),
     "y": Setting("y, px", 0, SIDE - 1, 0.01, 12.4),
     "photons": Setting("photons", 50, 5000, 10, 1000),
-    "background": Setting("background, photons/px", 0.5, 50, 0.5, 10),
+    "background": Setting("background per px", 0.5, 50, 0.5, 10),
     "sigma_px": Setting("width, px", 0.6, 2.5, 0.05, 1.2),
-    "read_noise": Setting("read noise, electrons", 0, 6, 0.1, 1),
+    "read_noise": Setting("read noise, e", 0, 6, 0.1, 1),
     "distance": Setting("its distance, px", 0.5, 12, 0.05, 4),
     "angle": Setting("its direction, degrees", 0, 360, 1, 30),
     "neighbour_photons": Setting("its photons", 50, 5000, 10, 700),
 }
 TOLD = {
-    "gain, electrons per count": "estimated",
+    "gain, e per count": "estimated",
     "offset, counts": "estimated",
-    "read noise, electrons": "estimated",
+    "read noise, e": "estimated",
     "width, px": "estimated",
     "false alarms in a frame": "0.01",
 }
@@ -262,7 +262,11 @@ def make_page(spotter: PointRegressor) -> Any:
     import gradio as gr
 
     with gr.Blocks(title="Pixel Spotter", analytics_enabled=False) as page:
-        gr.HTML("<h1>Pixel Spotter</h1>")
+        gr.HTML(
+            "<h1>Pixel Spotter</h1>\n"
+            "<p>How exactly can a spot be found, and who comes how close?</p>",
+            elem_id="title",
+        )
         with gr.Tab("One spot"):
             one_spot(spotter)
         with gr.Tab("Your file"):
@@ -280,7 +284,8 @@ def one_spot(spotter: PointRegressor) -> None:
         script = (_TEMPLATES / "scene.js").read_text(encoding="utf-8")
         camera = gr.HTML(first[0], js_on_load=script, elem_id="camera")
         close_up = gr.HTML(first[1], elem_id="close-up")
-        shown = gr.CheckboxGroup([*NAMES], value=[*SHOWN], label="answers shown", elem_id="shown")
+        with gr.Column(elem_id="shown"):
+            shown = gr.CheckboxGroup([*NAMES], value=[*SHOWN], label="answers shown")
         table = gr.HTML(first[2], elem_id="table")
         with gr.Column(elem_id="controls"):
             again = gr.Button("New noise", variant="primary")
@@ -324,7 +329,9 @@ def your_file() -> None:
     import gradio as gr
 
     with gr.Row():
-        file = gr.File(label="an image file or a stack, as a camera wrote it", elem_id="file")
+        file = gr.File(
+            label="images as a camera wrote them; they stay on this machine", elem_id="file"
+        )
         with gr.Column():
             with gr.Row():
                 told = [
@@ -334,10 +341,10 @@ def your_file() -> None:
             again = gr.Button("Find its spots", variant="primary")
     found = gr.HTML(elem_id="found")
     download = gr.DownloadButton("Download the table", visible=False, elem_id="download")
-    table = gr.Dataframe(visible=False, interactive=False, elem_id="spots")
+    table = gr.HTML(elem_id="rows")
 
     def answer(file: str | None, *told: str) -> Any:
-        nothing = gr.DownloadButton(visible=False), gr.Dataframe(visible=False)
+        nothing = gr.DownloadButton(visible=False), ""
         if file is None:
             return scene.mistake("Choose a file first."), *nothing
         try:
@@ -347,13 +354,12 @@ def your_file() -> None:
             if message is None:
                 raise
             return scene.mistake(message), *nothing
-        few = f", here the first {MOST_ROWS:,}" * (len(rows) > MOST_ROWS)
-        label = f"Download the table: {len(rows):,} rows{few}"
-        least = rows.drop(columns=["file", "corr_xy"]).head(MOST_ROWS).round(3)
+        label = f"Download the table: {len(rows):,} rows"
+        least = rows.drop(columns=["file", "corr_xy"]).head(MOST_ROWS)
         return (
             words,
             gr.DownloadButton(label, value=output, visible=True),
-            gr.Dataframe(least, visible=True),
+            scene.rows(least, len(rows)),
         )
 
     for begun in (file.upload, again.click):

@@ -87,9 +87,11 @@ def draw_frames(shown: Mapping[str, tuple[np.ndarray, pd.DataFrame]]) -> Figure:
     figure, grid = panels(list(shown), min(3, len(shown)), (4.2, 4.4))
     for axes, (counts, rows) in zip(grid, shown.values(), strict=False):
         show(axes, counts)
+        axes.autoscale(False)
         for doubtful, own in rows.groupby(rows["flag"] != ""):
             colour = _DOUBTFUL if doubtful else _FOUND
-            axes.scatter(own["x"], own["y"], s=40, facecolors="none", edgecolors=colour, lw=0.7)
+            style = {"s": 40, "facecolors": "none", "edgecolors": colour, "lw": 0.9}
+            axes.scatter(own["x"], own["y"], clip_on=False, **style)
     return figure
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from pixel_spotter.reporting.groups import Section
@@ -127,6 +128,15 @@ def table(rows: Sequence[Row], count: int, neighbour: bool) -> str:
 def found(headline: str, remarks: Sequence[str], sections: Sequence[Section]) -> str:
     """Write what was found in a file, what is to be remarked on it, and its pictures."""
     return _draw("found", headline=headline, remarks=remarks, sections=sections, inlined=inlined)
+
+
+def rows(first: pd.DataFrame, count: int) -> str:
+    """Write the first of so many rows of a table of spots."""
+    lines = [
+        [f"{value:.3f}" if isinstance(value, float) else value for value in line]
+        for line in first.itertuples(index=False)
+    ]
+    return _draw("rows", names=[*first.columns], lines=lines, count=count)
 
 
 def mistake(message: str) -> str:
