@@ -68,11 +68,11 @@ SETTINGS = {
     "x": Setting("x, px", 0, SIDE - 1, 0.01, 11.3),
     "y": Setting("y, px", 0, SIDE - 1, 0.01, 12.4),
     "photons": Setting("photons", 50, 5000, 10, 1000),
-    "background": Setting("background per px", 0.5, 50, 0.5, 10),
+    "background": Setting("background/px", 0.5, 50, 0.5, 10),
     "sigma_px": Setting("width, px", 0.6, 2.5, 0.05, 1.2),
     "read_noise": Setting("read noise, e", 0, 6, 0.1, 1),
-    "distance": Setting("its distance, px", 0.5, 12, 0.05, 4),
-    "angle": Setting("its direction, degrees", 0, 360, 1, 30),
+    "distance": Setting("distance, px", 0.5, 12, 0.05, 4),
+    "angle": Setting("direction, °", 0, 360, 1, 30),
     "neighbour_photons": Setting("its photons", 50, 5000, 10, 700),
 }
 TOLD = {
@@ -111,7 +111,7 @@ def run(cfg: DictConfig) -> None:
             run_history=False,
             ssr_mode=False,
             theme=theme(),
-            css_paths=_TEMPLATES / "scene.css",
+            head=f"<style>{(_TEMPLATES / 'scene.css').read_text(encoding='utf-8')}</style>",
         )
         try:
             print(f"http://{HOST}:{cfg.port} shows the page; Ctrl-C ends it", flush=True)
@@ -163,7 +163,8 @@ def answered(
         if name in shown:
             answer = answers[name]
             crosses[name] = COLOURS[name], np.array([answer["x"][0], answer["y"][0]])
-            clouds[name] = COLOURS[name], one.away[one.of == 0].numpy()
+            own = torch.where(one.of[:, None] == 0, one.away, torch.nan)
+            clouds[name] = COLOURS[name], own.numpy()
         rows.append(
             scene.Row(
                 name,
@@ -304,10 +305,14 @@ def one_spot(spotter: PointRegressor) -> None:
 
     def drag(event: gr.EventData, neighbour: bool, seed: int, shown: list[str], *old: float) -> Any:
         values = dragged(event.spot, event.x, event.y, old)
-        return *values, *answered(values, neighbour, seed, shown, spotter)
+        picture, *others = answered(values, neighbour, seed, shown, spotter)
+        return *values, f"{picture}<!-- {event.count} -->", *others
 
     live: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden"}
-    camera.select(drag, told, [*sliders, *pictures], **live)
+    # The script tells one place at a time: Gradio would repeat the first instead of the last.
+    camera.select(
+        drag, told, [*sliders, *pictures], trigger_mode="multiple", show_progress="hidden"
+    )
     for one in sliders:
         one.input(answer, told, pictures, **live)
     shown.input(answer, told, pictures, **live)
@@ -329,9 +334,7 @@ def your_file() -> None:
     import gradio as gr
 
     with gr.Row():
-        file = gr.File(
-            label="images as a camera wrote them; they stay on this machine", elem_id="file"
-        )
+        file = gr.File(label="images, as a camera wrote them", elem_id="file")
         with gr.Column():
             with gr.Row():
                 told = [

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -103,11 +104,15 @@ class Browser:
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
-    def wait_for(self, condition: str, timeout_s: float = 30) -> None:
+    def wait_for(self, condition: str) -> None:
         """Wait until an expression in the page is true."""
-        end = time.monotonic() + timeout_s
-        while not self.run(f"Boolean({condition})"):
-            assert time.monotonic() < end, f"never so: {condition}"
+        self.wait_until(lambda: bool(self.run(f"Boolean({condition})")), condition)
+
+    def wait_until(self, condition: Callable[[], bool], words: str = "", end_s: float = 30) -> None:
+        """Wait until something is so."""
+        end = time.monotonic() + end_s
+        while not condition():
+            assert time.monotonic() < end, f"never so: {words or condition}"
             time.sleep(0.05)
 
     def open(self, address: str, width: int, height: int, dark: bool = False) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import hydra
 import torch.utils.tensorboard  # noqa: F401
 
+import pixel_spotter.demo
 import pixel_spotter.evaluate
 import pixel_spotter.export
 import pixel_spotter.locate

@@ -252,7 +252,7 @@ class CommandServer:
         """Start a command, in a process group of its own.
 
         Args:
-            command: train, evaluate, predict, locate, export or report.
+            command: train, evaluate, predict, locate, demo, export or report.
             arguments: its command line.
             cwd: where to run it.
             fsize: bytes after which no file may grow, as on a full disk.

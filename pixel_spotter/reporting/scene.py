@@ -88,8 +88,8 @@ def close_up(
 
     Args:
         covariance: of the bound, (2, 2), or nan.
-        away: by estimator, its colour, and answers less the spot's position, px, (N, 2); the first
-            is that for the image that is shown.
+        away: by estimator, its colour, and answers less the spot's position, px, (N, 2), nan if
+            they are for another; the first is that for the image that is shown.
         side: of the picture, in its own units.
     """
     bound = ellipse(covariance)
