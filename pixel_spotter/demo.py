@@ -46,7 +46,7 @@ NAMES = (*estimators.__all__, "spotter")
 SHOWN = ("maximum_likelihood", "spotter", "centroid")
 """Those whose answers are shown at first."""
 
-COLOURS = colours_of([*SHOWN, *NAMES])
+COLOURS = colours_of([*SHOWN, *reversed(NAMES)])
 
 MOST_ROWS = 500
 """So many rows of a table are shown; all can be downloaded."""

@@ -90,8 +90,14 @@ def draw_frames(shown: Mapping[str, tuple[np.ndarray, pd.DataFrame]]) -> Figure:
         axes.autoscale(False)
         for doubtful, own in rows.groupby(rows["flag"] != ""):
             colour = _DOUBTFUL if doubtful else _FOUND
-            style = {"s": 40, "facecolors": "none", "edgecolors": colour, "lw": 0.9}
-            axes.scatter(own["x"], own["y"], clip_on=False, in_layout=False, **style)
+            axes.scatter(
+                *(own["x"], own["y"], 40),
+                facecolors="none",
+                edgecolors=colour,
+                lw=0.9,
+                clip_on=False,  # those at the edge
+                in_layout=False,
+            )
     return figure
 
 
