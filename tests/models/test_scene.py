@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pixel_spotter import bound, estimators
+from pixel_spotter.data.spots import SpotDataModule
 from pixel_spotter.models.loading import load_model
 from pixel_spotter.models.scene import SIDE, Scene, ask, record, smallest_covariance, standing
 
@@ -26,6 +27,14 @@ def test_the_bound_is_that_of_the_package() -> None:
     (covariance,) = smallest_covariance(ALONE)
     assert covariance.diagonal().sqrt().tolist() == pytest.approx([*map(float, along)], rel=1e-6)
     first, second = smallest_covariance(TWO)
+    data = SpotDataModule(SIDE, sigma_px=1.2, neighbour_probability=1, read_noise=1.5)
+    (x, y, photons), (x2, y2, photons2) = TWO.spots.tolist()
+    truth = {"x": x, "y": y, "photons": photons, "background": 10, "sigma_px": 1.2}
+    beside = {"neighbour_x": x2, "neighbour_y": y2, "neighbour_photons": photons2}
+    told = {**truth, **beside, "read_noise": 1.5}
+    floor = data.floor({f"{name}_true": torch.tensor([value]) for name, value in told.items()})
+    expected = [floor["bound_x"].item(), floor["bound_y"].item()]
+    assert first.diagonal().sqrt().tolist() == pytest.approx(expected, rel=1e-5)
     assert first[0, 0] > 1.05 * covariance[0, 0], "along the line to the neighbour, less is known"
     assert second[1, 1] > first[1, 1], "and less of the dimmer one"
     same = ALONE._replace(spots=ALONE.spots.repeat(2, 1))
