@@ -78,7 +78,8 @@ def predict(
 ) -> Iterator[pd.DataFrame]:
     """Yield what is found in the image files' frames, a batch at a time.
 
-    Columns are ``file``, ``x``, ``y``, what else the model knows, ``flag`` and ``frame``, from 0.
+    Columns are ``file``, ``x``, ``y``, what else the model knows, ``score``, ``flag`` and
+    ``frame``, from 0.
     What cannot be read, or is not of the model's size, goes into ``failures``, with reasons; what
     was decided about files' values, or is doubtful, into ``remarks``.
     """
@@ -188,7 +189,7 @@ def run(cfg: DictConfig) -> None:
             tell()
         tell()
         if not answered:
-            table.add(pd.DataFrame(columns=["file", "x", "y", "flag", "frame"]))
+            table.add(pd.DataFrame(columns=["file", "x", "y", "score", "flag", "frame"]))
     for line in remarks.lines():
         print(line, file=sys.stderr)
     if failures:

@@ -36,7 +36,7 @@ def table(text: str) -> dict[str, tuple[float, float]]:
 
 def rows_of(text: str) -> list[dict[str, str]]:
     reader = csv.DictReader(io.StringIO(text))
-    assert reader.fieldnames == ["file", "x", "y", "flag", "frame"]
+    assert reader.fieldnames == ["file", "x", "y", "score", "flag", "frame"]
     return [*reader]
 
 
@@ -264,6 +264,7 @@ def test_what_cannot_be_an_answer_says_so(
     assert ended.code == 0, ended.stderr
     black, grey = rows_of(ended.stdout)
     assert (black["x"], black["y"], black["flag"]) == ("nan", "nan", "nothing found")
+    assert float(black["score"]) == 0
     assert grey["flag"] == "unlike training"
 
 

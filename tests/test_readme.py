@@ -346,7 +346,7 @@ class TestTheFirstTenMinutes:
         assert "% of them seen in training" in self.run(run_command, folder, "evaluate checkpoint")
         self.run(run_command, folder, "images=photos/ output=found.csv")
         head, *rows = (folder / "found.csv").read_text().splitlines()
-        assert head == "file,x,y,flag,frame"
+        assert head == "file,x,y,score,flag,frame"
         assert [row.split(",")[0] for row in rows] == [f"photos/{k}.png" for k in range(3)]
         out = self.run(run_command, folder, "start_from=")
         assert "8 epochs" in out

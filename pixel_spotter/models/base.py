@@ -18,7 +18,7 @@ from pixel_spotter.data.base import Batch, PointData
 from pixel_spotter.data.values import white_of
 from pixel_spotter.errors import UserError
 from pixel_spotter.metrics import Predictions, figures_of
-from pixel_spotter.models.doubts import familiar_looks, with_flag
+from pixel_spotter.models.doubts import familiar_looks, score, with_flag
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
@@ -115,8 +115,9 @@ class PointRegressor(L.LightningModule):
         Images, ``batch_size`` at a time, are (N, H, W) or (H, W) of the model's size, if it does
         not take any; in photons if the model was trained on such; if not, whole numbers of up to 16
         bits are divided by the largest of their type, others are taken as they are: black is 0,
-        white 1. Among what it knows is ``flag``, an index of `coordinates.FLAGS`; where that is
-        ``nothing found``, the others are nan.
+        white 1. Added to what it knows are ``score``, how many standard deviations a spot stands
+        out of the noise at the answer, see `doubts.score`, and ``flag``, an index of
+        `coordinates.FLAGS`; where that is ``nothing found``, the score is 0 and the others nan.
 
         Raises:
             ValueError: if images are of another size, or whole numbers that do not say what is
@@ -141,7 +142,8 @@ class PointRegressor(L.LightningModule):
             columns = self.estimate(image)
             if "flag" not in columns:
                 columns = with_flag(columns, image, self._familiar_looks())
-            parts.append(columns)
+            flag = columns.pop("flag")
+            parts.append({**columns, "score": score(columns, image), "flag": flag})
         return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
 
     def _familiar_looks(self) -> Tensor | None:

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from pixel_spotter.coordinates import FLAGS, Columns, as_xy, sides_px
+from pixel_spotter.coordinates import FLAGS, Columns, as_xy, pixel_of, sides_px
 from pixel_spotter.data.base import PointData
+from pixel_spotter.estimators.finder import WIDTH_PX
 
 _SAMPLES = 256
 """So many training samples tell what images look like."""
@@ -40,6 +41,71 @@ def familiar_looks(trained_on: Iterable[PointData]) -> Tensor:
     low, high = seen.amin(dim=0), seen.amax(dim=0)
     slack = _SLACK * high[-1].abs() + 0.1 * (high - low)
     return torch.stack([low - slack, high + slack])
+
+
+def score(columns: Columns, image: Tensor) -> Tensor:
+    """Return how many standard deviations what is at the answers stands out of the noise.
+
+    Whatever the model: the brightness there of a pixel, or of a Gaussian of `WIDTH_PX`, whichever
+    stands out more, over the deviation that noise gives it. Noise and background are the whole
+    image's; see `noise`.
+
+    Args:
+        columns: ``x`` and ``y``, px, (B,) each; answers outside belong to the nearest pixel.
+        image: what they were estimated from, (B, 1, H, W); pixels without a value are nan.
+
+    Returns:
+        (B,), finite: below 0 where it is darker than the background; 0 where there is no answer, or
+        no difference in the image.
+    """
+    image = image[:, 0].float()
+    size = (image.shape[1], image.shape[2])
+    xy_px = as_xy(columns).float()
+    answered = xy_px.isfinite().all(dim=1)
+    xy_px = torch.where(answered[:, None], xy_px, 0)
+    xy_px = xy_px.clamp(min=0).minimum(sides_px(size, xy_px) - 1)
+    background, deviation = noise(image)
+    seen = image.isfinite().to(image)
+    above = (image - background[:, None, None]).nan_to_num()
+
+    def along(axis: int) -> Tensor:
+        place = torch.arange(size[1 - axis], device=image.device)
+        return torch.exp(-((place - xy_px[:, axis, None]) / WIDTH_PX).square() / 2)
+
+    def total(pixels: Tensor, across: Tensor, down: Tensor) -> Tensor:
+        return (down[:, None] @ pixels @ across[:, :, None])[:, 0, 0]
+
+    across, down = along(0), along(1)
+    energy = total(seen, across.square(), down.square()).clamp(min=1e-12)
+    spot = total(above, across, down) / energy.sqrt()
+    column, row = pixel_of(xy_px, size).T
+    pixel = above[torch.arange(len(above), device=image.device), row, column]
+    stands_out = torch.maximum(pixel, spot) / deviation
+    return torch.where(answered & (deviation > 0), stands_out, 0)
+
+
+def noise(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean and the deviation of images (B, H, W) without what lies far off, (B,) each.
+
+    What lies more than three deviations off is left out, again and again, as long as what is left
+    differs: where all pixels but few are equal, as in clean images, the few count as noise.
+    """
+    pixels = image.flatten(1)
+    kept = pixels.isfinite()
+    mean = deviation = torch.zeros_like(pixels[:, 0])
+    for _ in range(10):
+        count = kept.sum(dim=1).clamp(min=1)
+        dark = torch.where(kept, pixels, torch.inf).amin(dim=1)
+        bright = torch.where(kept, pixels, -torch.inf).amax(dim=1)
+        above = torch.where(kept, pixels - dark[:, None], 0)  # of which sums are more exact
+        closer = above.sum(dim=1) / count
+        square = torch.where(kept, above - closer[:, None], 0).square().sum(dim=1) / count
+        mean = torch.where(dark < bright, dark + closer, mean)
+        deviation = torch.where(dark < bright, square.sqrt(), deviation)
+        before, kept = kept, (pixels - mean[:, None]).abs() <= 3 * deviation[:, None]
+        if torch.equal(kept, before):
+            break
+    return mean, deviation
 
 
 def with_flag(columns: Columns, image: Tensor, familiar: Tensor | None) -> Columns:

@@ -100,7 +100,10 @@ class TestContract:
             expected = model.estimate(image)
         for images in (grey, 255 * grey.astype(np.uint8), 65535 * grey.astype(np.uint16)):
             found = model.predict(images, batch_size=2)
-            assert {*found} == {*expected, "flag"}
+            assert [*found][-2:] == ["score", "flag"]
+            assert {*found} == {*expected, "score", "flag"}
+            assert found["score"].shape == (5,)
+            assert np.isfinite(found["score"]).all()
             for name, column in expected.items():
                 np.testing.assert_allclose(found[name], column, atol=1e-4, err_msg=name)
         assert model.predict(grey[3])["x"] == pytest.approx([expected["x"][3].item()], abs=1e-4)

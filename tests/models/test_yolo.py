@@ -67,6 +67,6 @@ def test_boxes_reach_every_table(run_command: CommandServer, tmp_path: Path) -> 
     ended = run_command("predict", checkpoint, "images=pixel.png", cwd=tmp_path)
     titles, row = (line.split(",") for line in ended.stdout.splitlines())
     known = ["file", "x", "y", "box_width_px", "box_height_px", "objectness"]
-    assert titles == [*known, "flag", "frame"]
-    assert len(row) == 8
+    assert titles == [*known, "score", "flag", "frame"]
+    assert len(row) == 9
     assert 0 < float(row[5]) < 1
