@@ -8,9 +8,11 @@ from pixel_spotter.cli.begin import begin
 if __name__ == "__main__":
     begin("locate")  # before anything slow is imported
 
+import copy
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -20,6 +22,7 @@ import pandas as pd
 import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 from tqdm import tqdm
 
 import pixel_spotter
@@ -29,6 +32,7 @@ from pixel_spotter.cli.start import pick_device, run_command
 from pixel_spotter.coordinates import FLAGS, Size
 from pixel_spotter.data.formats import FORMATS, Movie
 from pixel_spotter.data.frames import (
+    Frames,
     UnreadableImageError,
     find_images,
     open_frames,
@@ -48,6 +52,9 @@ MOST_PIXELS = 2**22
 _FULL = (1023.0, 4095.0, 16383.0)
 """What saturated pixels of 10, 12 and 14 bits hold."""
 
+_COMPARED_PX = 128
+"""Of so large a part of each file, noise is compared with that of others."""
+
 DIGITS = 5
 """Of all columns, after the point."""
 
@@ -59,17 +66,19 @@ COLUMNS = (
 
 
 class Batch(NamedTuple):
-    """Frames of one size, in their order.
+    """Frames of files of one kind, in their order.
 
     Args:
         counts: (F, H, W), float32.
         places: of which file each is, by its number, and which of its frames.
+        kind: of the files, see `kind_of`.
         full: what a pixel holds at most, counts; None if nobody knows.
     """
 
     counts: np.ndarray
     places: list[tuple[int, int]]
-    full: float | None
+    kind: str = ""
+    full: float | None = None
 
 
 class Reading:
@@ -85,19 +94,20 @@ class Reading:
         self.failures: dict[Path, list[str]] = {}
         self.remarks = Remarks()
         self.said: list[str] = []
+        self._usual: dict[str, tuple[float, Path]] = {}
         self.progress = tqdm(disable=not sys.stderr.isatty(), unit="frame")
 
     def batches(self, after: tuple[int, int] = (-1, -1)) -> Iterator[Batch]:
         """Yield the frames after a place, a file's number and that of its frame."""
-        batch = Batch(np.empty(0), [], None)
+        batch = Batch(np.empty(0), [])
         gathered: list[np.ndarray] = []
-        for place, counts, full in self._frames(after):
-            like = gathered and gathered[0].shape == counts.shape and batch.full == full
-            if gathered and not (like and (len(gathered) + 1) * counts.size <= MOST_PIXELS):
+        for place, counts, kind, full in self._frames(after):
+            many = (len(gathered) + 1) * counts.size > MOST_PIXELS
+            if gathered and (many or batch.kind != kind):
                 yield batch._replace(counts=np.stack(gathered))
-                gathered, batch = [], Batch(np.empty(0), [], full)
+                gathered, batch = [], Batch(np.empty(0), [])
             gathered.append(counts)
-            batch = batch._replace(full=full)
+            batch = batch._replace(kind=kind, full=full)
             batch.places.append(place)
         if gathered:
             yield batch._replace(counts=np.stack(gathered))
@@ -120,9 +130,28 @@ class Reading:
             return brightest
         return batch.full
 
+    def compare(self, batch: Batch, counts: Tensor, locator: Locator) -> None:
+        """Remark on files that show another noise than the first of their kind does.
+
+        Each file's first frame is looked at by itself, the middle of it, as that is enough.
+        """
+        begun = [k for k, (_, frame) in enumerate(batch.places) if frame == 0]
+        for k in begun if len(self.files) > 1 else ():
+            file = self.files[batch.places[k][0]]
+            ratio = locator.noise_ratio(counts[k : k + 1], _COMPARED_PX)
+            if ratio:
+                usual, first = self._usual.setdefault(batch.kind, (ratio, file))
+                if not 0.5 < ratio / usual < 2:
+                    self.remarks.add(
+                        file,
+                        f"shows {ratio / usual:.2g} times the noise that {first.name} has, for "
+                        f"their light: if the camera was another, locate them by themselves",
+                        f"noise of {batch.kind}",
+                    )
+
     def _frames(
         self, after: tuple[int, int]
-    ) -> Iterator[tuple[tuple[int, int], np.ndarray, float | None]]:
+    ) -> Iterator[tuple[tuple[int, int], np.ndarray, str, float | None]]:
         for number, file in enumerate(self.files):
             if number < after[0]:
                 continue
@@ -144,20 +173,25 @@ class Reading:
                     for frame, counts in frames.readable(reasons):
                         self.progress.update()
                         if (number, frame) > after:
-                            yield (number, frame), counts, full
+                            yield (number, frame), counts, kind_of(frames), full
             except UnreadableImageError as error:
                 reasons.append(str(error))
-            if reasons:
-                self.failures[file] = reasons
-                for reason in reasons:
-                    self.say(f"{file}: {reason}")
+            for reason in reasons:
+                self.fail(file, reason)
+
+    def fail(self, file: Path, reason: str) -> None:
+        """Say once that a file cannot be used, or not in whole, and why."""
+        reasons = self.failures.setdefault(file, [])
+        if reason not in reasons:
+            reasons.append(reason)
+            self.say(f"{file}: {reason}")
 
 
 def run(cfg: DictConfig) -> None:
     """Locate what the config asks for; the files that failed are named, then end in an error."""
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
     output = check_settings(settings)
-    locator = make_locator(
+    unlearned = make_locator(
         settings["camera"],
         settings["psf"],
         settings["false_alarms"],
@@ -173,16 +207,17 @@ def run(cfg: DictConfig) -> None:
     stats = [(str(file), file.stat()) for file in files]
     work = {**told, "files": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]}
     reading = Reading(files, settings["camera"]["saturation"])
+    locators: dict[str, Locator] = {}  # by the kind of files that they have learned from
 
     def show(table: Path) -> None:
         if settings["overview"] is not None:
             path, found = Path(str(settings["overview"])), read_back(table)
-            write_overview(path, found, read_frame, about(told, locator, files))
+            write_overview(path, found, read_frame, about(told, locators, files))
 
     def finish(part: Path) -> None:
         assert output is not None
         show(part)
-        movie = Movie(*extent(files), settings["pixel_nm"], about(told, locator, files))
+        movie = Movie(*extent(files), settings["pixel_nm"], about(told, locators, files))
         FORMATS[settings["format"]](numbered(part, files), output, movie)
 
     other = finish if settings["format"] in FORMATS else None
@@ -191,18 +226,20 @@ def run(cfg: DictConfig) -> None:
         place = table.place
         after = tuple(place.get("after", (-1, -1)))
         found = place.get("found", 0)
+        for kind, estimated in place.get("estimated", {}).items():
+            locators[kind] = copy.copy(unlearned)
+            locators[kind].restore(estimated)
         if place:
-            locator.restore(place["estimated"])
             print(f"goes on after frame {after[1]} of {files[after[0]]}", file=sys.stderr)
-        for rows, now in located(reading, locator, device, after, bool(place)):
+        for rows, now in located(reading, unlearned, device, after, locators):
             found += len(rows)
             place = {**now, "found": found}
             table.add(rows, place)
         if not place:  # no frame could be read
-            names = (name for name in COLUMNS if locator.psf.has_width or name != "sigma_px")
+            names = (name for name in COLUMNS if unlearned.psf.has_width or name != "sigma_px")
             table.add(pd.DataFrame(columns=[*names]))
     if output is not None and other is None:
-        words = yaml.safe_dump(about(told, locator, files), sort_keys=False)
+        words = yaml.safe_dump(about(told, locators, files), sort_keys=False)
         write_text(output.with_suffix(".yaml"), words)
         show(output)
     for line in reading.remarks.lines():
@@ -214,33 +251,62 @@ def run(cfg: DictConfig) -> None:
 
 def located(
     reading: Reading,
-    locator: Locator,
+    unlearned: Locator,
     device: torch.device,
     after: tuple[int, int] = (-1, -1),
-    learned: bool = False,
+    locators: dict[str, Locator] | None = None,
 ) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
     """Yield the spots of a batch of frames after another, and the place up to which that is all.
 
     Args:
         reading: of the files.
-        locator: which learns from the first batch, unless it has ``learned``; what, is said.
+        unlearned: what is told; for each kind of files it learns anew, and what, is said.
         device: where to compute.
         after: a place, a file's number and that of its frame.
-        learned: whether what is estimated is known.
+        locators: those that have learned, by the kind of files; others are added.
     """
+    locators = {} if locators is None else locators
     for batch in reading.batches(after):
         counts = torch.from_numpy(batch.counts).to(device)
+        locator = locators.get(batch.kind) or copy.copy(unlearned)
         locator.saturation = reading.full(batch)
-        if not learned:
-            for line in locator.learn(counts):
-                reading.say(line)
-            learned = True
-        try:
-            locator.refuse(counts)
-        except UserError as error:
-            reading.remarks.add(reading.files[batch.places[0][0]], str(error))
+        if not learned(locator, batch, counts, locators, reading):
+            continue
         rows = as_rows(locator(counts), batch.places, reading.files)
-        yield rows, {"after": batch.places[-1], "estimated": locator.estimated}
+        estimated = {kind: one.estimated for kind, one in locators.items()}
+        yield rows, {"after": batch.places[-1], "estimated": estimated}
+
+
+def learned(
+    locator: Locator, batch: Batch, counts: Tensor, locators: dict[str, Locator], reading: Reading
+) -> bool:
+    """Have a locator learn from the first batch of a kind, and tell what there is to be told.
+
+    Returns:
+        Whether it can be used: what cannot be learned from is an error at the beginning, and no
+        reason to end once others of another kind were.
+    """
+    first = reading.files[batch.places[0][0]]
+    if batch.kind not in locators:
+        try:
+            lines = locator.learn(counts)
+        except UserError as error:
+            if not locators:
+                of = f"{first}: " if len(reading.files) > 1 else ""
+                raise UserError(f"{of}{error}") from error
+            for number, _ in batch.places:
+                reading.fail(reading.files[number], str(error))
+            return False
+        of = f"{first}, of another kind: " if locators else ""
+        for line in lines:
+            reading.say(f"{of}{line}")
+        locators[batch.kind] = locator
+    reading.compare(batch, counts, locator)
+    try:
+        locator.refuse(counts)
+    except UserError as error:
+        reading.remarks.add(first, str(error))
+    return True
 
 
 def check_settings(settings: Mapping[str, Any]) -> Path | None:
@@ -280,7 +346,7 @@ def check_apart(settings: Mapping[str, Any], output: Path | None, files: Sequenc
 
 
 def as_rows(
-    columns: Mapping[str, torch.Tensor], places: Sequence[tuple[int, int]], files: Sequence[Path]
+    columns: Mapping[str, Tensor], places: Sequence[tuple[int, int]], files: Sequence[Path]
 ) -> pd.DataFrame:
     """Return a table of columns, whose ``frame`` counts places, with files and their frames."""
     named = {name: column.cpu().numpy() for name, column in columns.items()}
@@ -333,12 +399,33 @@ def read_frame(file: str, frame: int) -> np.ndarray:
         return frames.read(frame)
 
 
-def about(told: Mapping[str, Any], locator: Locator, files: Sequence[Path]) -> dict[str, Any]:
-    """Say how the spots were found, in plain values."""
-    estimated = {
-        f"psf.{name}" if name in ("sigma_px", "ratio") else f"camera.{name}": value
-        for name, value in locator.estimated.items()
+def kind_of(frames: Frames) -> str:
+    """Say what a file is as all are whose camera may be the same: format, size, range of values."""
+    white = None if frames.floating else frames.white
+    values = "floating-point" if frames.floating else "whole numbers"
+    if white is not None:
+        values = f"0 to {white:g}"
+    return f"{frames.path.suffix.lower()}, {frames.size[0]}x{frames.size[1]} px, {values}"
+
+
+def about(
+    told: Mapping[str, Any], locators: Mapping[str, Locator], files: Sequence[Path]
+) -> dict[str, Any]:
+    """Say how the spots were found, in plain values; what was estimated, of each kind of files."""
+    of_kinds: dict[str, dict[str, Any]] = {
+        kind: {
+            f"psf.{name}" if name in ("sigma_px", "ratio") else f"camera.{name}": value
+            for name, value in locator.estimated.items()
+        }
+        for kind, locator in locators.items()
     }
+    estimated = next(iter(of_kinds.values()), {})
+    if len(of_kinds) > 1 and any(of_kinds.values()):
+        estimated = {kind: {"files": [], **one} for kind, one in of_kinds.items()}
+        for file in files:
+            with suppress(UnreadableImageError), open_frames(file) as frames:
+                if (kind := kind_of(frames)) in estimated:
+                    estimated[kind]["files"].append(str(file))
     return {
         "pixel_spotter": pixel_spotter.__version__,
         "files": [str(file) for file in files],

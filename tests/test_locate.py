@@ -16,6 +16,7 @@ import torch
 import yaml
 from conftest import CommandServer
 from omegaconf import OmegaConf
+from PIL import Image
 
 from pixel_spotter.cli.help import CONF_DIR
 from pixel_spotter.data.frames import open_frames
@@ -31,13 +32,15 @@ XY = [(20.3, 30.7), (70.0, 41.2), (44.4, 80.1), (0.2, 60.0)]
 TOLD = ["camera.gain=0.5", "camera.offset=100", "camera.read_noise=1.5", "psf.sigma_px=1.1"]
 
 
-def movie(frames: int = 6, seed: int = 0, spots: int = 4) -> np.ndarray:
+def movie(
+    frames: int = 6, seed: int = 0, spots: int = 4, gain: float = 0.5, offset: float = 100.0
+) -> np.ndarray:
     """Return counts (frames, 90, 100), uint16."""
     much = torch.full((spots, 1), 2000.0)
     theta = torch.cat([torch.tensor(XY[:spots]).view(spots, 2), much], dim=1)
     flat, wide = torch.full((frames,), 10.0), torch.full((frames,), 1.1)
     expected = light(GaussianPSF(), theta.expand(frames, -1, -1), flat, wide, (90, 100))
-    camera = Camera(read_noise=1.5, gain=0.5, offset=100.0, bits=16)
+    camera = Camera(read_noise=1.5, gain=gain, offset=offset, bits=16)
     counts = camera.expose(expected, torch.Generator().manual_seed(seed))
     return counts.numpy().astype(np.uint16)
 
@@ -155,6 +158,84 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     door.run(cfg)
     assert "goes on after" not in capsys.readouterr().err
     assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
+
+
+def test_each_kind_of_files_has_estimates_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the work is interrupted among them."""
+    images = tmp_path / "in"
+    images.mkdir()
+    for k in range(3):
+        tifffile.imwrite(images / f"{k}.tif", movie(4, k), photometric="minisblack")
+        dim = movie(1, k, gain=4.0, offset=10.0)[0]
+        Image.fromarray(dim.clip(0, 255).astype(np.uint8)).save(images / f"{k}.png")
+    cfg: Any = OmegaConf.load(CONF_DIR / "locate.yaml")
+    cfg.images, cfg.output = str(images), str(tmp_path / "spots.csv")
+    door.run(cfg)
+    assert "0.tif, of another kind: camera.gain=" in (said := capsys.readouterr().err)
+    assert "the noise that" not in said
+    table = pd.read_csv(tmp_path / "spots.csv", keep_default_na=False)
+    assert_all_found(table[table["file"].str.endswith("tif")], 4)
+    assert_all_found(table[table["file"].str.endswith("png")], 1)
+    words = (tmp_path / "spots.yaml").read_text()
+    estimated = yaml.safe_load(words)["estimated"]
+    assert {kind: len(one["files"]) for kind, one in estimated.items()} == {
+        ".png, 90x100 px, 0 to 255": 3,
+        ".tif, 90x100 px, 0 to 65535": 3,
+    }
+    for kind, gain in ((".png", 4), (".tif", 0.5)):
+        (one,) = (one for name, one in estimated.items() if name.startswith(kind))
+        assert {Path(file).suffix for file in one["files"]} == {kind}
+        assert one["camera.gain"] == pytest.approx(gain, rel=0.8)
+        assert table[table["file"].str.endswith(kind)]["photons"].mean() < 2000 * 1.9
+    batches = door.Reading.batches
+
+    def stop(self: Any, after: tuple[int, int] = (-1, -1)) -> object:
+        for number, batch in enumerate(batches(self, after)):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield batch
+
+    whole = (tmp_path / "spots.csv").read_text()
+    with monkeypatch.context() as patched:
+        patched.setattr(door.Reading, "batches", stop)
+        with pytest.raises(KeyboardInterrupt):
+            door.run(cfg)
+    (tmp_path / "spots.yaml").unlink()
+    door.run(cfg)
+    assert "goes on after" in capsys.readouterr().err
+    assert (tmp_path / "spots.csv").read_text() == whole
+    assert (tmp_path / "spots.yaml").read_text() == words
+
+
+@pytest.mark.parametrize("other", [0.5, 0.1])
+def test_a_file_of_another_camera_is_remarked_on(
+    other: float, run_command: CommandServer, tmp_path: Path
+) -> None:
+    for k, gain in enumerate((0.5, 0.5, other, 0.5)):
+        tifffile.imwrite(tmp_path / f"{k}.tif", movie(1, k, gain=gain)[0])
+    ended = run_command("locate", f"images={tmp_path}")
+    assert ended.code == 0
+    said = re.findall("2.tif: shows (.*) times the noise that 0.tif has", ended.stderr)
+    assert len(said) == (other == 0.1)
+    assert not said or float(said[0]) > 2
+
+
+def test_a_file_that_tells_nothing_does_not_end_the_others(
+    run_command: CommandServer, tmp_path: Path
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", movie(3), photometric="minisblack")
+    clean = np.tile(np.arange(100, dtype=np.uint8), (90, 1))
+    Image.fromarray(clean).save(tmp_path / "b.png")
+    ended = run_command("locate", f"images={tmp_path}")
+    assert ended.code == 1
+    assert f"{tmp_path}/b.png: the frames hold no noise" in ended.stderr
+    assert ended.error() == "1 of 2 files could not be read, or not in whole"
+    assert len(ended.stdout.splitlines()) == 1 + 3 * len(XY)
+    (tmp_path / "b.png").rename(tmp_path / "0.png")
+    ended = run_command("locate", f"images={tmp_path}")
+    assert ended.error().startswith(f"{tmp_path}/0.png: the frames hold no noise")
 
 
 def test_another_command_does_not_go_on_from_there(tmp_path: Path) -> None:

@@ -109,9 +109,7 @@ class Locator:
         """Estimate what was not told from frames (F, H, W); return what was, in words."""
         said: list[str] = []
         self.refuse(counts)
-        counts = self._unsaturated(counts)[0]
-        flat = counts.flatten(1).nan_to_num(nan=-1.0)
-        counts = counts[(flat != flat[:, :1]).any(dim=1)]  # frames that show something
+        counts = self._telling(counts)
         if self.camera is None:
             noise = camera_noise(counts)
             self.restore({"gain": noise.gain, "offset": noise.offset})
@@ -129,7 +127,7 @@ class Locator:
             photons = self.camera.to_photons(counts) / self.camera.excess_noise
             self.restore({"read_noise": math.sqrt(read_variance(photons)) * self._scale()})
             said.append(f"camera.read_noise={self.read_noise:.3g}, estimated")
-        if len(counts) and "gain" not in self.estimated:
+        if "gain" not in self.estimated:
             said += self._doubts(counts)
         return said + self._learn_shape(counts)
 
@@ -179,10 +177,24 @@ class Locator:
                 f"it is how many counts the camera gives without any light"
             )
 
+    def noise_ratio(self, counts: Tensor, side: int = 2**20) -> float | None:
+        """Return the variance that frames (F, H, W) show over that of the camera; None: none.
+
+        Args:
+            counts: the frames.
+            side: of the part in their middle that is looked at, px.
+        """
+        image, variance = self._photons(self._telling(counts))
+        top, left = (max(0, (whole - side) // 2) for whole in image.shape[1:])
+        try:
+            return noise_ratio(image[:, top : top + side, left : left + side], variance)
+        except UserError:
+            return None
+
     def _doubts(self, counts: Tensor) -> list[str]:
         """Say whether frames show another noise than a camera has that was told."""
-        ratio = noise_ratio(*self._photons(counts))
-        if 0.7 < ratio < 1.4:
+        ratio = self.noise_ratio(counts)
+        if ratio is None or 0.7 < ratio < 1.4:
             return []
         return [
             f"camera: the frames show {ratio:.2g} times the variance that it is told to have, by "
@@ -194,7 +206,7 @@ class Locator:
         if "ratio" in estimated:
             self.psf = GaussianPSF(estimated["ratio"])
         self.fit_width |= "sigma_px" in estimated
-        self.estimated.update(estimated)
+        self.estimated = {**self.estimated, **estimated}
         if "gain" in estimated:
             self.camera = Camera(gain=estimated["gain"], offset=estimated["offset"])
             self.read_noise = 0.0
@@ -262,6 +274,12 @@ class Locator:
         """Return counts without saturated pixels, and where these are."""
         full = counts >= (math.inf if self.saturation is None else self.saturation)
         return torch.where(full, torch.nan, counts), full
+
+    def _telling(self, counts: Tensor) -> Tensor:
+        """Return the frames that show something, without saturated pixels."""
+        counts = self._unsaturated(counts)[0]
+        flat = counts.flatten(1).nan_to_num(nan=-1.0)
+        return counts[(flat != flat[:, :1]).any(dim=1)]
 
     def _photons(self, counts: Tensor) -> tuple[Tensor, Tensor | float]:
         """Return photons whose noise has the variance of their mean, and that of other noise."""
