@@ -39,6 +39,7 @@ from pixel_spotter.data.frames import (
     skipped_files,
 )
 from pixel_spotter.data.remarks import Remarks, skipped
+from pixel_spotter.data.values import plateau
 from pixel_spotter.errors import UserError
 from pixel_spotter.estimators.locating import LEAST_SIDE
 from pixel_spotter.files import write_text
@@ -121,11 +122,23 @@ class Reading:
         """Return what a pixel holds at most, also where a file has more bits than its camera."""
         brightest = float(np.nanmax(batch.counts, initial=0))
         told = math.inf if batch.full is None else batch.full
-        if self.saturation is None and brightest in _FULL and brightest < told:
+        if self.saturation is not None or brightest >= told:
+            return batch.full
+        file = self.files[batch.places[0][0]]
+        if brightest in _FULL:
             self.remarks.add(
-                self.files[batch.places[0][0]],
+                file,
                 f"{brightest:.0f}, its largest value, is taken for that of saturated pixels; if it "
                 f"is not, give camera.saturation",
+            )
+            return brightest
+        if number := plateau(batch.counts):
+            self.remarks.add(
+                file,
+                f"{number} pixels hold exactly {brightest:.7g}, the most there is, and are taken "
+                f"for saturated: camera.saturation={brightest:.7g} says so, a larger one that they "
+                f"are not",
+                f"full at {brightest}",
             )
             return brightest
         return batch.full

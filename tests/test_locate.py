@@ -304,6 +304,29 @@ def test_saturated_pixels_of_a_camera_with_fewer_bits(
     assert ended.stdout.count(",saturated") == 8
 
 
+def test_saturated_pixels_at_a_level_that_nobody_declared(
+    run_command: CommandServer, tmp_path: Path
+) -> None:
+    counts = np.minimum(movie(8), 400)
+    full = int((counts == 400).sum())
+    tifffile.imwrite(tmp_path / "a.tif", counts)
+    ended = run_command("locate", f"images={tmp_path}/a.tif", *TOLD)
+    assert f"a.tif: {full} pixels hold exactly 400, the most there is" in ended.stderr
+    assert ended.stdout.count(",saturated") == 32
+    told = run_command("locate", f"images={tmp_path}/a.tif", *TOLD, "camera.saturation=400")
+    assert told.stdout == ended.stdout
+    assert "hold exactly" not in told.stderr
+    told = run_command("locate", f"images={tmp_path}/a.tif", *TOLD, "camera.saturation=401")
+    assert ",saturated" not in told.stdout
+
+
+def test_what_is_remarked_of_several_parts_of_a_file_counts_once() -> None:
+    remarks = door.Remarks()
+    for file in ("a.tif", "a.tif", "b.tif", "b.tif"):
+        remarks.add(Path(file), "is dim")
+    assert remarks.lines() == ["a.tif and 1 other: is dim"]
+
+
 def test_pixels_without_a_value_are_left_out(run_command: CommandServer, tmp_path: Path) -> None:
     counts = movie(2).astype(np.float32)
     counts[:, 60:] = np.nan

@@ -8,12 +8,13 @@ class Remarks:
     """Collects remarks on files; of equal ones, the first file's is said for all."""
 
     def __init__(self) -> None:
-        self._said: dict[str, tuple[Path, str, int]] = {}
+        self._said: dict[str, tuple[str, list[Path]]] = {}
 
     def add(self, file: Path, remark: str, kind: str | None = None) -> None:
         """Remark something on a file; those of one kind, if it is given, count as equal."""
-        first, words, count = self._said.get(kind or remark, (file, remark, 0))
-        self._said[kind or remark] = first, words, count + 1
+        _, files = self._said.setdefault(kind or remark, (remark, []))
+        if file not in files[-1:]:  # a file's remarks follow one another
+            files.append(file)
 
     def add_if_dim(self, file: Path, brightest: float, white: float) -> None:
         """Remark that a file's whole numbers all lie far below the white that it declares."""
@@ -28,7 +29,7 @@ class Remarks:
     def lines(self) -> list[str]:
         """Return a line for each kind, in the order in which they came up."""
         return [
-            f"{file}{_others(count - 1)}: {words}" for file, words, count in self._said.values()
+            f"{files[0]}{_others(len(files) - 1)}: {words}" for words, files in self._said.values()
         ]
 
 

@@ -16,6 +16,10 @@ from pixel_spotter.coordinates import Size
 MOST_VALUES = 2**28
 """So many values, colours counted apart, a frame may have: what claims more is not decoded."""
 
+_SEVERAL = 10
+"""So many pixels that hold the largest value are no accident, but where there are few values."""
+_FEW_VALUES = 50
+"""Of fewer values above the median, many pixels hold each."""
 
 _LUMA = (0.299, 0.587, 0.114)
 _ROWS = 64
@@ -68,6 +72,28 @@ def white_of(dtype: np.dtype[Any], bits: int | None = None) -> float | None:
     if dtype.kind not in "iu" or not 1 <= bits <= 16:
         return None
     return float(2 ** (bits - (dtype.kind == "i")) - 1)
+
+
+def plateau(counts: np.ndarray) -> int:
+    """Return how many pixels hold exactly the largest value, if they look cut off there; else 0.
+
+    That are several, at several places, and more than hold a little less, among values that are not
+    few anyway, as those of single photons are.
+
+    Args:
+        counts: frames (F, H, W); pixels without a value are nan.
+    """
+    most = np.nanmax(counts, initial=-np.inf)
+    full = counts == most
+    number = int(full.sum())
+    if number < _SEVERAL or full.any(axis=0).sum() < 3:  # a pixel that is stuck is one place
+        return 0
+    middle = np.nanmedian(counts)
+    values = np.unique(counts[counts > middle])
+    if len(values) < _FEW_VALUES:
+        return 0
+    little_less = min(most - 0.02 * (most - middle), values[-4])
+    return number if number > np.count_nonzero(counts >= little_less) - number else 0
 
 
 def luma(rgb: np.ndarray) -> np.ndarray:
