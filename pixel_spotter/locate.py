@@ -223,14 +223,15 @@ def run(cfg: DictConfig) -> None:
     locators: dict[str, Locator] = {}  # by the kind of files that they have learned from
 
     def show(table: Path) -> None:
+        assert output is not None
         if settings["overview"] is not None:
             path, found = Path(str(settings["overview"])), read_back(table)
-            write_overview(path, found, read_frame, about(told, locators, files))
+            write_overview(path, found, read_frame, about(told, locators, files, output))
 
     def finish(part: Path) -> None:
-        assert output is not None
         show(part)
-        movie = Movie(*extent(files), settings["pixel_nm"], about(told, locators, files))
+        assert output is not None
+        movie = Movie(*extent(files), settings["pixel_nm"], about(told, locators, files, output))
         FORMATS[settings["format"]](numbered(part, files), output, movie)
 
     other = finish if settings["format"] in FORMATS else None
@@ -252,7 +253,7 @@ def run(cfg: DictConfig) -> None:
             names = (name for name in COLUMNS if unlearned.psf.has_width or name != "sigma_px")
             table.add(pd.DataFrame(columns=[*names]))
     if output is not None and other is None:
-        words = yaml.safe_dump(about(told, locators, files), sort_keys=False)
+        words = yaml.safe_dump(about(told, locators, files, output), sort_keys=False)
         write_text(output.with_suffix(".yaml"), words)
         show(output)
     for line in reading.remarks.lines():
@@ -348,7 +349,10 @@ def check_apart(settings: Mapping[str, Any], output: Path | None, files: Sequenc
         return
     names = {"output": output}
     if settings["format"] in ("csv", "picasso"):
-        names["its YAML"] = output.with_suffix(".yaml")
+        names["its YAML"] = beside = output.with_suffix(".yaml")
+        if beside.exists() and (of := table_of(beside)) != output.name:
+            is_of = f"is that of {of}" if of else "is not one of locate"
+            raise UserError(f"{beside} would be replaced, and {is_of}: give output= another name")
     if settings["overview"] is not None:
         names["overview"] = Path(str(settings["overview"]))
     taken = {file.resolve(): "one of images" for file in files}
@@ -356,6 +360,15 @@ def check_apart(settings: Mapping[str, Any], output: Path | None, files: Sequenc
         if other := taken.get(path.resolve()):
             raise UserError(f"{path} would be {name} and {other}: give another name")
         taken[path.resolve()] = name
+
+
+def table_of(path: Path) -> str | None:
+    """Return the name of the table that a YAML beside it was written for; None of any other."""
+    with suppress(OSError, ValueError, yaml.YAMLError):
+        for words in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+            if isinstance(words, dict) and "pixel_spotter" in words:
+                return str(words.get("table"))
+    return None
 
 
 def as_rows(
@@ -422,7 +435,7 @@ def kind_of(frames: Frames) -> str:
 
 
 def about(
-    told: Mapping[str, Any], locators: Mapping[str, Locator], files: Sequence[Path]
+    told: Mapping[str, Any], locators: Mapping[str, Locator], files: Sequence[Path], table: Path
 ) -> dict[str, Any]:
     """Say how the spots were found, in plain values; what was estimated, of each kind of files."""
     of_kinds: dict[str, dict[str, Any]] = {
@@ -441,6 +454,7 @@ def about(
                     estimated[kind]["files"].append(str(file))
     return {
         "pixel_spotter": pixel_spotter.__version__,
+        "table": table.name,
         "files": [str(file) for file in files],
         **told,
         "estimated": estimated,

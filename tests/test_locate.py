@@ -398,6 +398,41 @@ def test_nothing_is_written_over_images_or_itself(
     assert {file.name for file in tmp_path.iterdir()} == {"stack.tif", "link"}
 
 
+@pytest.mark.parametrize("words", ["gain: 0.5\n", "- 1\n", "!mine {a: 1}\n", "\xff: : :", ""])
+@pytest.mark.parametrize("name", ["camera.csv", "camera.hdf5"])
+def test_a_yaml_of_something_else_stays(
+    name: str, words: str, run_command: CommandServer, tmp_path: Path
+) -> None:
+    tifffile.imwrite(tmp_path / "stack.tif", movie(2))
+    (tmp_path / "camera.yaml").write_text(words, "latin1")
+    form = "format=picasso" if name.endswith("hdf5") else "format=csv"
+    asked = ["images=stack.tif", *TOLD, f"output={name}", form]
+    ended = run_command("locate", *asked, cwd=tmp_path)
+    assert ended.error() == (
+        "camera.yaml would be replaced, and is not one of locate: give output= another name"
+    )
+    assert ended.stderr.count("\n") == 1
+    assert (tmp_path / "camera.yaml").read_text("latin1") == words
+    assert {file.name for file in tmp_path.iterdir()} == {"stack.tif", "camera.yaml"}
+    napari = run_command("locate", *asked[:-2], "output=camera.csv", "format=napari", cwd=tmp_path)
+    assert napari.code == 0, "which has no YAML"
+
+
+def test_two_tables_do_not_share_a_yaml(run_command: CommandServer, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "stack.tif", movie(2))
+    names = {"spots.csv": "csv", "spots.hdf5": "picasso"}
+    for first, other in (("spots.csv", "spots.hdf5"), ("spots.hdf5", "spots.csv")):
+        asked = ["images=stack.tif", *TOLD, f"output={first}", f"format={names[first]}"]
+        for _ in range(2):  # which replaces its own
+            assert run_command("locate", *asked, cwd=tmp_path).code == 0
+        asked[-2:] = [f"output={other}", f"format={names[other]}"]
+        ended = run_command("locate", *asked, cwd=tmp_path)
+        assert ended.error().startswith(f"spots.yaml would be replaced, and is that of {first}: ")
+        assert not (tmp_path / other).exists()
+        (tmp_path / first).unlink()
+        (tmp_path / "spots.yaml").unlink()
+
+
 @pytest.mark.parametrize("form", ["csv", "thunderstorm", "picasso", "napari"])
 def test_without_a_frame_that_can_be_read_tables_are_empty(
     form: str, run_command: CommandServer, tmp_path: Path
