@@ -107,8 +107,9 @@ def growing(
             if part.exists() and part.stat().st_size == 0:
                 part.unlink()
             elif part.exists():
-                goes_on = "" if of is None else ": the same command goes on from there"
-                print(f"what was found so far is in {part}{goes_on}", file=sys.stderr)
+                then = "goes on from there" if _gone_so_far(part, state, of)[1] else "starts over"
+                words = "" if of is None else f": the same command {then}"
+                print(f"what was found so far is in {part}{words}", file=sys.stderr)
             raise
         finally:
             with suppress(OSError):  # some systems delete no open file

@@ -238,6 +238,35 @@ def test_a_file_that_tells_nothing_does_not_end_the_others(
     assert ended.error().startswith(f"{tmp_path}/0.png: the frames hold no noise")
 
 
+@pytest.mark.parametrize("written", [0, 1])
+def test_what_a_full_disk_leaves_is_gone_on_with_if_it_can_be(
+    written: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, places = tmp_path / "t.csv", []
+
+    class FullDisk:
+        def to_csv(self, file: Any, **_: Any) -> None:
+            file.write("x\n1.")
+            file.flush()
+            raise OSError(28, "No space left on device")
+
+    def work() -> None:
+        with growing(output, 2, "work") as table:
+            places.append(table.place)
+            for number in range(written):
+                table.add(pd.DataFrame({"x": [1.0]}), {"n": number})
+            full: Any = FullDisk()
+            table.add(full, {"n": written})
+
+    for _ in range(2):
+        with pytest.raises(OSError, match="No space left"):
+            work()
+    assert places == [{}, {"n": 0} if written else {}]
+    then = "goes on from there" if written else "starts over"
+    said = f"what was found so far is in {output}.part: the same command {then}\n"
+    assert capsys.readouterr().err == 2 * said
+
+
 def test_another_command_does_not_go_on_from_there(tmp_path: Path) -> None:
     output, seen = tmp_path / "t.csv", []
     rows = pd.DataFrame({"x": [1.0]})
