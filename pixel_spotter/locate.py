@@ -431,7 +431,8 @@ def kind_of(frames: Frames) -> str:
     values = "floating-point" if frames.floating else "whole numbers"
     if white is not None:
         values = f"0 to {white:g}"
-    return f"{frames.path.suffix.lower()}, {frames.size[0]}x{frames.size[1]} px, {values}"
+    form = frames.path.suffix[1:].lower() or "file"
+    return f"{form} of {frames.size[0]}x{frames.size[1]} px, {values}"
 
 
 def about(

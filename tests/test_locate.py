@@ -87,6 +87,21 @@ def test_a_stack_nothing_is_told_of(run_command: CommandServer, tmp_path: Path) 
     }
 
 
+def test_a_single_image_has_a_page_as_well(run_command: CommandServer, tmp_path: Path) -> None:
+    Image.fromarray(movie(1)[0]).save(tmp_path / "one.png")
+    ended = run_command(
+        "locate", f"images={tmp_path}/one.png", *TOLD, f"output={tmp_path}/spots.csv",
+        f"overview={tmp_path}/page.html",
+    )  # fmt: skip
+    assert ended.code == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "4 spots in 1 frame of 1 file, 0 of them flagged" in page
+    assert page.count("data:image/png") == 3
+    assert re.findall("<h2>(.*)</h2>", page) == [
+        *("Frames", "Spots", "How exactly", "How this was found"),
+    ]
+
+
 def test_a_folder_to_standard_output(run_command: CommandServer, tmp_path: Path) -> None:
     for number, frame in enumerate(movie(3)):
         tifffile.imwrite(tmp_path / f"{number}.tif", frame)
@@ -181,11 +196,11 @@ def test_each_kind_of_files_has_estimates_of_its_own(
     words = (tmp_path / "spots.yaml").read_text()
     estimated = yaml.safe_load(words)["estimated"]
     assert {kind: len(one["files"]) for kind, one in estimated.items()} == {
-        ".png, 90x100 px, 0 to 255": 3,
-        ".tif, 90x100 px, 0 to 65535": 3,
+        "png of 90x100 px, 0 to 255": 3,
+        "tif of 90x100 px, 0 to 65535": 3,
     }
     for kind, gain in ((".png", 4), (".tif", 0.5)):
-        (one,) = (one for name, one in estimated.items() if name.startswith(kind))
+        (one,) = (one for name, one in estimated.items() if name.startswith(kind[1:]))
         assert {Path(file).suffix for file in one["files"]} == {kind}
         assert one["camera.gain"] == pytest.approx(gain, rel=0.8)
         assert table[table["file"].str.endswith(kind)]["photons"].mean() < 2000 * 1.9

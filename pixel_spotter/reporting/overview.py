@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
+from matplotlib.ticker import MaxNLocator
 
 from pixel_spotter.files import write_text
 from pixel_spotter.reporting.figures.drawing import log_scale, panels, styled
@@ -19,7 +20,8 @@ from pixel_spotter.reporting.page import environment
 
 SHOWN_FRAMES, SHOWN_SPOTS = 3, 12
 _FOUND, _DOUBTFUL = "#ff9d3b", "#ff5a7a"
-_AROUND_PX = 5
+_AROUND_PX, _CIRCLE_PX = 5, 7
+_ESTIMATED = "estimated "
 
 ReadFrame = Callable[[str, int], np.ndarray]
 """Reads a frame (H, W) of a file, by their names in the table."""
@@ -47,9 +49,11 @@ def flat(told: Mapping[str, Any], of: str = "") -> Iterator[tuple[str, str]]:
     for key, value in told.items():
         name = f"{of}{key}"
         if isinstance(value, Mapping):
-            yield from flat(value, "estimated " if key == "estimated" else f"{name}.")
+            of_kind = f"{name}: " if of == _ESTIMATED else f"{name}."
+            yield from flat(value, _ESTIMATED if key == "estimated" else of_kind)
         elif isinstance(value, list):
-            more = f" and {len(value) - 1:,} others" * (len(value) > 1)
+            others = len(value) - 1
+            more = f" and {others:,} other{'s' * (others > 1)}" * (others > 0)
             yield name, f"{value[0]}{more}" if value else ""
         elif value is not None:
             yield name, f"{value:.5g}" if isinstance(value, float) else str(value)
@@ -83,15 +87,18 @@ def frames(table: pd.DataFrame, read: ReadFrame) -> list[Section]:
 
 @styled
 def draw_frames(shown: Mapping[str, tuple[np.ndarray, pd.DataFrame]]) -> Figure:
-    """Draw frames with circles around their spots."""
-    figure, grid = panels(list(shown), min(3, len(shown)), (4.2, 4.4))
+    """Draw frames with circles around their spots: one alone larger, and all in their shape."""
+    wide = 4.2 if len(shown) > 1 else 5.4
+    height = max(counts.shape[0] / counts.shape[1] for counts, _ in shown.values())
+    figure, grid = panels(list(shown), 3, (wide, wide * min(height, 2.0) + 0.2))
     for axes, (counts, rows) in zip(grid, shown.values(), strict=False):
         show(axes, counts)
+        across = max(8.0, _CIRCLE_PX * 72 * wide / counts.shape[1])  # points
         axes.autoscale(False)
         for doubtful, own in rows.groupby(rows["flag"] != ""):
             colour = _DOUBTFUL if doubtful else _FOUND
             axes.scatter(
-                *(own["x"], own["y"], 40),
+                *(own["x"], own["y"], across**2),
                 facecolors="none",
                 edgecolors=colour,
                 lw=0.9,
@@ -156,6 +163,8 @@ def draw_counts(number: np.ndarray) -> Figure:
     figure, (axes,) = panels([""], 1, (7.5, 2.6))
     axes.plot(number, lw=1.0, marker="." if len(number) < 100 else "")
     axes.set(xlabel="frame", ylabel="spots", ylim=(0, None))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator("auto", integer=True))
     return figure
 
 
@@ -177,9 +186,10 @@ def draw_precision(deviation: np.ndarray, photons: np.ndarray) -> Figure:
     """Draw how often deviations are how large, and how they fall with photons."""
     figure, (left, right) = panels(["", ""], 2, (3.9, 2.8))
     top = np.quantile(deviation, 0.99)
-    left.hist(deviation[deviation <= top], bins=40)
+    left.hist(deviation[deviation <= top], bins=40, range=(0, top))
     left.set(xlabel="deviation, px", ylabel="spots")
-    right.plot(photons, deviation, ".", ms=3, alpha=0.4, rasterized=True)
+    left.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    right.plot(photons, deviation, ".", ms=3 if len(photons) > 100 else 6, alpha=0.4)
     right.set(xlabel="photons", ylabel="deviation, px")
     for which in "xy":
         log_scale(right, which)

@@ -521,6 +521,13 @@ def test_an_overview_shows_frames_spots_and_their_ellipses_where_they_are() -> N
     circles = [(*c.get_offsets()[0], c.get_edgecolor()[0].tolist()) for c in first.collections]
     assert [c[:2] for c in circles] == [(50.0, 30.0), (2.0, 3.0)]
     assert circles[0][2] != circles[1][2]
+    wide, high = frames.figure.get_size_inches()
+    assert (wide / 2 * 40 / 60) == pytest.approx(high, abs=0.3), "panels as wide as frames"
+    (across,) = {float(c.get_sizes()[0]) ** 0.5 for c in first.collections}
+    assert across / (72 * wide / 2) == pytest.approx(7 / 60), "7 px"
+    (alone,) = overview.frames(table[:2], frame)
+    assert alone.figure is not None
+    assert alone.figure.get_figwidth() > wide / 2
     (spots,) = overview.spots(table, frame)
     assert spots.figure is not None
     worst, middle, best = spots.figure.axes[:3]
@@ -541,5 +548,18 @@ def test_an_overview_shows_frames_spots_and_their_ellipses_where_they_are() -> N
     assert number.figure.axes[0].lines[0].get_ydata().tolist() == [2, 1]
     (exactly,) = overview.precision(table)
     assert "half of them are below 0.200 px" in exactly.caption
+    assert exactly.figure is not None
+    assert exactly.figure.axes[0].get_xlim()[0] < 0.01, "deviations from 0 on"
     assert overview.headline(table) == "3 spots in 2 frames of 1 file, 1 of them flagged"
     assert overview.frames(table[:0], frame) == []
+
+
+def test_what_was_told_and_estimated_is_named_in_whole() -> None:
+    told = {"files": ["a", "b"], "camera": {"gain": None, "offset": 2.0}, "estimated": {"g": 0.5}}
+    assert [*overview.flat(told)] == [
+        *(("files", "a and 1 other"), ("camera.offset", "2"), ("estimated g", "0.5")),
+    ]
+    of_kinds = {"estimated": {"tif": {"files": ["a", "b", "c"], "camera.gain": 0.5}}}
+    assert [*overview.flat(of_kinds)] == [
+        *(("estimated tif: files", "a and 2 others"), ("estimated tif: camera.gain", "0.5")),
+    ]
