@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -335,6 +336,83 @@ def test_formats_of_other_programs(form: str, run_command: CommandServer, tmp_pa
         assert {"photons", "sx", "sy", "bg", "lpx", "lpy"} <= {*table}
         assert table["frame"].is_monotonic_increasing
     assert_all_found(table, 4)
+
+
+@pytest.fixture
+def written(run_command: CommandServer, tmp_path: Path) -> Callable[..., pd.DataFrame]:
+    """Locate a movie, write ``spots`` in a form, and return what a CSV has of the same."""
+    tifffile.imwrite(tmp_path / "a.tif", movie(3), photometric="minisblack")
+
+    def write(form: str, ending: str, *settings: str) -> pd.DataFrame:
+        told = [f"images={tmp_path}/a.tif", *(settings or TOLD), "pixel_nm=108"]
+        for kind, name in ((form, f"spots{ending}"), ("csv", "same.csv")):
+            ended = run_command("locate", *told, f"output={tmp_path}/{name}", f"format={kind}")
+            assert ended.code == 0, ended.stderr
+        table: pd.DataFrame = door.read_back(tmp_path / "same.csv")
+        assert len(table) == 12
+        return table
+
+    return write
+
+
+def measured(folder: Path) -> list[str]:
+    """Return the settings for a point-spread function that is as wide as it is."""
+    place = (np.arange(65) - 32) / 5
+    np.save(folder / "psf.npy", np.exp(-(place**2 + place[:, None] ** 2) / (2 * 1.05**2)))
+    return [*TOLD[:3], f"psf.file={folder}/psf.npy"]
+
+
+PICASSO = {
+    **{"x": "x", "y": "y", "photons": "photons", "lpx": "sd_x", "lpy": "sd_y"},
+    **{"bg": "background", "score": "score", "frame": "frame"},
+}
+"""Picasso's columns, and ours."""
+
+
+def test_a_psf_without_a_width_leaves_no_column_without_values(
+    written: Callable[..., pd.DataFrame], tmp_path: Path
+) -> None:
+    table = written("picasso", ".hdf5", *measured(tmp_path))
+    with h5py.File(tmp_path / "spots.hdf5") as file:
+        found = pd.DataFrame(file["locs"][:])
+    assert {*found} == {*PICASSO}
+    np.testing.assert_allclose(found["lpx"], table["sd_x"], rtol=1e-6)
+    assert found.notna().all(axis=None)
+
+
+@pytest.mark.parametrize("width", [True, False])
+def test_picassos_own_reader_reads_the_same(
+    width: bool, written: Callable[..., pd.DataFrame], tmp_path: Path
+) -> None:
+    picasso = pytest.importorskip("picasso.io", reason="picassosr is not installed")
+    settings = TOLD if width else measured(tmp_path)
+    table = written("picasso", ".hdf5", *settings)
+    found, info = picasso.load_locs(str(tmp_path / "spots.hdf5"))
+    for theirs, ours in {
+        **PICASSO,
+        **({"sx": "sigma_px", "sy": "sigma_px"} if width else {}),
+    }.items():
+        np.testing.assert_allclose(found[theirs], table[ours], rtol=1e-6, err_msg=theirs)
+    named = {key: value for document in info for key, value in document.items()}
+    assert (named["Width"], named["Height"], named["Frames"]) == (100, 90, 3)
+    assert named["Pixelsize"] == 108
+
+
+def test_readers_of_thunderstorms_tables_read_the_same(
+    written: Callable[..., pd.DataFrame], tmp_path: Path
+) -> None:
+    """SMAPpy takes nm from the corner as they are; Picasso takes 0 for its pixels' centres."""
+    smappy = pytest.importorskip("smappy.io.formats", reason="smappy-smlm is not installed")
+    picasso = pytest.importorskip("picasso.io", reason="picassosr is not installed")
+    table = written("thunderstorm", ".csv")
+    found, _ = smappy.load(tmp_path / "spots.csv")
+    for axis in "xy":
+        np.testing.assert_allclose(found[f"{axis}_nm"], 108 * (table[axis] + 0.5), rtol=1e-5)
+    np.testing.assert_array_equal(found["frame"], table["frame"] + 1)
+    np.testing.assert_allclose(found["photons"], table["photons"], rtol=1e-5)
+    found, _ = picasso.import_ts(str(tmp_path / "spots.csv"), 108)
+    np.testing.assert_allclose(found["x"], table["x"] + 0.5, rtol=1e-5)
+    np.testing.assert_array_equal(found["frame"], table["frame"])
 
 
 def test_saturated_pixels_of_a_camera_with_fewer_bits(

@@ -1,5 +1,6 @@
 """Tables of spots in the forms that other programs read."""
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,7 +66,10 @@ def write_napari(tables: Iterable[pd.DataFrame], path: Path, movie: Movie) -> No
 
 
 def write_picasso(tables: Iterable[pd.DataFrame], path: Path, movie: Movie) -> None:
-    """Write Picasso's HDF5, and the YAML that goes with it (github.com/jungmannlab/picasso)."""
+    """Write Picasso's HDF5, and the YAML that goes with it (github.com/jungmannlab/picasso).
+
+    Picasso leaves out rows in which anything has no value: what is not known has no column.
+    """
     try:
         import h5py
     except ImportError as error:
@@ -77,13 +81,16 @@ def write_picasso(tables: Iterable[pd.DataFrame], path: Path, movie: Movie) -> N
         **{"x": "x", "y": "y", "photons": "photons", "sx": "sigma_px", "sy": "sigma_px"},
         **{"bg": "background", "lpx": "sd_x", "lpy": "sd_y", "score": "score"},
     }
+    rest = iter(tables)
+    first = next(rest)
+    sources = {name: source for name, source in sources.items() if source in first}
     kind = np.dtype([(name, "u4" if name == "frame" else "f4") for name in sources])
     with atomic_write(path) as temporary, h5py.File(temporary, "w") as file:
         locs = file.create_dataset("locs", (0,), kind, maxshape=(None,))
-        for table in tables:
+        for table in itertools.chain([first], rest):
             rows = np.zeros(len(table), kind)
             for name, source in sources.items():
-                rows[name] = table.get(source, np.nan)
+                rows[name] = table[source]
             locs.resize(len(locs) + len(rows), axis=0)
             locs[len(locs) - len(rows) :] = rows
     height, width = movie.size
