@@ -26,8 +26,9 @@ from pixel_spotter.train import make
 SLOW = {
     *("resnet18", "resnet18_scratch", "closed_form", "centroid", "ensemble", "trained"),
     *("heatmap", "spotter"),  # which have tests of their own
+    *("coordconv", "simcc"),  # whose parts are those of others: argmax, cnn
 }
-"""Choices of ``model`` that take seconds."""
+"""Choices of ``model`` that take seconds, and of which others are like them."""
 
 ITERATING = {"least_squares", "maximum_likelihood", "maximum_likelihood_pair"}
 """Estimators that go on until their answer is good enough."""
