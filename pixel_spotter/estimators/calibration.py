@@ -53,12 +53,14 @@ class Shape(NamedTuple):
         unsure: its standard deviation.
         ratio: of their width along y to that along x; 1 where they do not show another.
         odd: the share of them that have another shape than such a Gaussian.
+        count: of how many.
     """
 
     sigma_px: float
     unsure: float
     ratio: float
     odd: float
+    count: int
 
 
 def camera_noise(counts: Tensor) -> Noise:
@@ -274,7 +276,7 @@ def _fitted(
     found &= ended.theta[:, 4] > 0.45  # a hot pixel is narrower
     expected = spots_of(psf, ended.theta, parts.image.shape[-1]).expected
     off = misfit(parts, expected, 5, added)
-    odd = (off[found] > CROWDED).float().mean().item()
+    odd, count = (off[found] > CROWDED).float().mean().item(), int(found.sum())
     alone = found & (off < 3)  # two as one are wider
     found = alone if alone.sum() >= 5 else found
     steps = _longer(parts.rows(found), ended.theta[found], expected[found], added[found], psf)
@@ -282,7 +284,7 @@ def _fitted(
     if not len(steps):
         return None, found, steps
     widths = ended.theta[found, 4]
-    return Shape(widths.median().item(), _unsure(widths), ratio, odd), found, steps
+    return Shape(widths.median().item(), _unsure(widths), ratio, odd, count), found, steps
 
 
 def _longer(

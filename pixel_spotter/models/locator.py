@@ -155,7 +155,7 @@ class Locator:
                 f"is fitted with its own width"
             )
             self.restore({"sigma_px": width})
-        if shape.odd >= _ODD:
+        if shape.odd >= _ODD and shape.count >= 10:
             said.append(
                 "psf: most spots are no Gaussians, or several: what is found near bright ones may "
                 "be their shape. Give psf.file, if it was measured"
