@@ -53,14 +53,14 @@ class Shape(NamedTuple):
         unsure: its standard deviation.
         ratio: of their width along y to that along x; 1 where they do not show another.
         odd: the share of them that have another shape than such a Gaussian.
-        count: of how many.
+        alone: how many have no other beside them.
     """
 
     sigma_px: float
     unsure: float
     ratio: float
     odd: float
-    count: int
+    alone: int = 0
 
 
 def camera_noise(counts: Tensor) -> Noise:
@@ -218,7 +218,8 @@ def spot_shape(image: Tensor, variance: float | Tensor, ratio: float | None = No
         if not len(frame):
             continue
         strength = height[frame, xy[:, 1], xy[:, 0]]
-        alone = _alone(frame, xy, side)
+        candidates = frame, xy, strength
+        alone = _alone(*candidates, side)
         if alone.sum() >= 5:
             frame, xy, strength = frame[alone], xy[alone], strength[alone]
         brightest = strength.topk(min(_MOST, len(frame)))
@@ -232,16 +233,20 @@ def spot_shape(image: Tensor, variance: float | Tensor, ratio: float | None = No
         shape, found = _shape(parts, start, added, ratio)
         total = brightest.values[found].square().sum().item()
         if shape is not None and (best is None or total > best[0]):
-            best = total, shape
+            alone = _alone(*candidates, round(11 * shape.sigma_px) + 1)
+            best = total, shape._replace(alone=int(alone.sum()))
     return best[1] if best else None
 
 
-def _alone(frame: Tensor, xy: Tensor, reach: int) -> Tensor:
-    """Return which places, pixels (N, 2), have no other within ``reach``, px, in their frame."""
-    far = frame * 4 * (int(xy.max()) + reach + 1)
-    place = torch.column_stack([xy, far]).double().cpu().numpy()
-    away, _ = cKDTree(place).query(place, 2, p=math.inf)
-    return torch.from_numpy(away[:, 1]).to(frame.device) > reach
+def _alone(frame: Tensor, xy: Tensor, strength: Tensor, reach: int) -> Tensor:
+    """Return which places, pixels (N, 2), have none within ``reach``, px, a third as strong."""
+    place = torch.column_stack([xy.double(), frame.double() * 1e6]).cpu().numpy()
+    pairs = cKDTree(place).query_pairs(reach, p=math.inf, output_type="ndarray")
+    alone = torch.ones_like(frame, dtype=torch.bool)
+    for own, other in (pairs.T, pairs.T[::-1].copy()):
+        own, other = (torch.from_numpy(part).to(frame) for part in (own, other))
+        alone[own[strength[other] > 0.3 * strength[own]]] = False
+    return alone
 
 
 def _shape(
@@ -276,7 +281,7 @@ def _fitted(
     found &= ended.theta[:, 4] > 0.45  # a hot pixel is narrower
     expected = spots_of(psf, ended.theta, parts.image.shape[-1]).expected
     off = misfit(parts, expected, 5, added)
-    odd, count = (off[found] > CROWDED).float().mean().item(), int(found.sum())
+    odd = (off[found] > CROWDED).float().mean().item()
     alone = found & (off < 3)  # two as one are wider
     found = alone if alone.sum() >= 5 else found
     steps = _longer(parts.rows(found), ended.theta[found], expected[found], added[found], psf)
@@ -284,7 +289,7 @@ def _fitted(
     if not len(steps):
         return None, found, steps
     widths = ended.theta[found, 4]
-    return Shape(widths.median().item(), _unsure(widths), ratio, odd, count), found, steps
+    return Shape(widths.median().item(), _unsure(widths), ratio, odd), found, steps
 
 
 def _longer(
@@ -351,7 +356,8 @@ def _noise_per_light(above: Tensor, level: float) -> Tensor:
     frame, xy = maxima(height, threshold(1e-4, (above.shape[1], above.shape[2]), width))
     if len(frame) < 5:
         return above.new_zeros(0)
-    kept = _alone(frame, xy, side) & (height[frame, xy[:, 1], xy[:, 0]] > 12)
+    strength = height[frame, xy[:, 1], xy[:, 0]]
+    kept = _alone(frame, xy, strength, side) & (strength > 12)
     frame, xy = frame[kept][:_MOST], xy[kept][:_MOST]
     if len(frame) < 5:
         return above.new_zeros(0)

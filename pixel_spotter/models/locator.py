@@ -141,7 +141,7 @@ class Locator:
                 return []
             self.restore({"sigma_px": USUAL_PX})
             return [f"psf.sigma_px: no spot stands out, those of {USUAL_PX} px are looked for"]
-        said = []
+        said, odd = [], shape.odd >= _ODD
         if self.ratio is None and shape.ratio != 1:
             self.restore({"ratio": shape.ratio})
             said.append(f"psf.ratio={shape.ratio:.3f}, estimated")
@@ -149,13 +149,13 @@ class Locator:
         if self.sigma_px is None:
             self.restore({"sigma_px": width})
             said.append(f"psf.sigma_px={width:.3f}, estimated")
-        elif shape.odd < _ODD and abs(width - self.sigma_px) > max(0.03 * width, 4 * shape.unsure):
+        elif not odd and abs(width - self.sigma_px) > max(0.03 * width, 4 * shape.unsure):
             said.append(
                 f"psf.sigma_px={self.sigma_px:g} is told, but spots look {width:.3g} px wide: each "
                 f"is fitted with its own width"
             )
             self.restore({"sigma_px": width})
-        if shape.odd >= _ODD and shape.count >= 10:
+        if odd and shape.alone >= 10:
             said.append(
                 "psf: most spots are no Gaussians, or several: what is found near bright ones may "
                 "be their shape. Give psf.file, if it was measured"

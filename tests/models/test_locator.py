@@ -187,15 +187,25 @@ def test_bright_elliptic_spots_are_one_each(sigma: float | None) -> None:
 
 def test_spots_that_are_no_gaussians_are_doubted_and_what_is_beside_them_is_flagged() -> None:
     psf = make_psf("measured", file=str(CONF_DIR / "psf/coma.npy"), oversampling=5)
-    recorded = counts(photons=30_000.0, psf=psf)
+    many = torch.cartesian_prod(
+        torch.tensor([20.2, 52.7, 95.4]), torch.tensor([18.6, 41.3, 64.9, 88.8])
+    )
+    recorded = counts(photons=30_000.0, xy=many, psf=psf)
     locator = Locator(**TOLD, read_noise=1.5)  # type: ignore[arg-type]
     assert "most spots are no Gaussians" in " ".join(locator.learn(recorded))
     columns = locator(recorded)
     place = torch.stack([columns["x"], columns["y"]], dim=1)
-    away = torch.cdist(place, XY).amin(dim=1)
+    away = torch.cdist(place, many).amin(dim=1)
     for frame in range(6):  # none is lost
         own = columns["frame"] == frame
-        assert (torch.cdist(XY, place[own]).amin(dim=1) < 1.5).all()
+        assert (torch.cdist(many, place[own]).amin(dim=1) < 1.5).all()
+    crowded = counts(
+        1,
+        2000.0,
+        xy=XY[:1] + 30 * torch.rand(30, 2, generator=torch.Generator().manual_seed(0)),
+        gain=0.5,
+    )
+    assert "no Gaussians" not in " ".join(Locator().learn(crowded)), "neighbours are no shape"
     assert (columns["flag"][away < 12] == FLAGS.index("crowded")).float().mean() > 0.95
 
 
