@@ -207,35 +207,44 @@ def spot_shape(image: Tensor, variance: float | Tensor, ratio: float | None = No
         ratio: of a spot's width along y to that along x, if that is known.
     """
     noise = torch.as_tensor(variance).to(image).expand(image.shape)
-    best: tuple[float, Shape] | None = None
-    for width in _WIDTHS_PX:
-        side = 2 * max(5, round(5.5 * width)) + 1
-        if side > min(image.shape[1:]):
-            break
-        height = standing_out(image, torch.zeros_like(image), noise, width, side)
-        level = threshold(1e-4, (image.shape[1], image.shape[2]), width)
-        frame, xy = maxima(height, level)
-        if not len(frame):
-            continue
-        strength = height[frame, xy[:, 1], xy[:, 0]]
-        candidates = frame, xy, strength
-        alone = _alone(*candidates, side)
-        if alone.sum() >= 5:
-            frame, xy, strength = frame[alone], xy[alone], strength[alone]
-        brightest = strength.topk(min(_MOST, len(frame)))
-        frame, xy = frame[brightest.indices], xy[brightest.indices]
-        parts = windows(image, xy, side, of=frame)
-        start = torch.full((len(frame), 5), side // 2, dtype=image.dtype, device=image.device)
-        start[:, 3] = image.nanmedian()
-        start[:, 4] = width
-        start[:, 2] = brightest.values * 2 * width * (noise.mean() + image.nanmedian()).sqrt()
-        added = windows(noise, xy, side, of=frame).image
-        shape, found = _shape(parts, start, added, ratio)
-        total = brightest.values[found].square().sum().item()
-        if shape is not None and (best is None or total > best[0]):
-            alone = _alone(*candidates, round(11 * shape.sigma_px) + 1)
-            best = total, shape._replace(alone=int(alone.sum()))
-    return best[1] if best else None
+    found = [_shape_near(width, image, noise, ratio) for width in _WIDTHS_PX]
+    _, best = max(found, key=lambda one: one[0])
+    if best is None:
+        return None
+    # Spots are as wide as those that stand out most; their windows are as large as they need.
+    return _shape_near(best.sigma_px, image, noise, ratio)[1] or best
+
+
+def _shape_near(
+    width: float, image: Tensor, noise: Tensor, ratio: float | None
+) -> tuple[float, Shape | None]:
+    """Return how far spots of a width stand out, all together, and what their shape is."""
+    side = 2 * max(5, round(5.5 * width)) + 1
+    if side > min(image.shape[1:]):
+        return 0.0, None
+    height = standing_out(image, torch.zeros_like(image), noise, width, side)
+    level = threshold(1e-4, (image.shape[1], image.shape[2]), width)
+    frame, xy = maxima(height, level)
+    if not len(frame):
+        return 0.0, None
+    strength = height[frame, xy[:, 1], xy[:, 0]]
+    alone = _alone(frame, xy, strength, side)
+    enough = alone.sum() >= 5
+    if enough:
+        frame, xy, strength = frame[alone], xy[alone], strength[alone]
+    brightest = strength.topk(min(_MOST, len(frame)))
+    frame, xy = frame[brightest.indices], xy[brightest.indices]
+    parts = windows(image, xy, side, of=frame)
+    start = torch.full((len(frame), 5), side // 2, dtype=image.dtype, device=image.device)
+    start[:, 3] = image.nanmedian()
+    start[:, 4] = width
+    start[:, 2] = brightest.values * 2 * width * (noise.mean() + image.nanmedian()).sqrt()
+    added = windows(noise, xy, side, of=frame).image
+    shape, found = _shape(parts, start, added, ratio)
+    if shape is None:
+        return 0.0, None
+    shape = shape._replace(alone=len(frame) if enough else 0)
+    return brightest.values[found].square().sum().item(), shape
 
 
 def _alone(frame: Tensor, xy: Tensor, strength: Tensor, reach: int) -> Tensor:
@@ -268,7 +277,7 @@ def _shape(
             return shape, found
         longer, step = fitted, steps.median().item()
     # They may be two each: it is another ratio only if that explains most of them, or all of few.
-    most = shape.odd / 2 if len(steps) >= 5 else 0
+    most = max(shape.odd / 2, 0.1) if len(steps) >= 5 else 0
     return (longer, kept) if abs(step) < 0.05 and longer.odd <= most else (shape, found)
 
 
