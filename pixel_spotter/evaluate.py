@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from pixel_spotter import runs
 from pixel_spotter.arguments import check_arguments
-from pixel_spotter.cli.start import claim, make_trainer, owned, run_command
+from pixel_spotter.cli.start import run_command
+from pixel_spotter.cli.trainer import claim, make_trainer, owned
 from pixel_spotter.errors import UserError
 from pixel_spotter.models.loading import load_model
 from pixel_spotter.training.measure import measure, print_figures

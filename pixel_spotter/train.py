@@ -21,9 +21,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from pixel_spotter import runs
-from pixel_spotter.cli.grid import run_cell
+from pixel_spotter.cli.grid import run_cell, training_time
 from pixel_spotter.cli.mistakes import instantiate, refuse_out_of_range
-from pixel_spotter.cli.start import claim, make_trainer, owned, run_command
+from pixel_spotter.cli.start import run_command
+from pixel_spotter.cli.trainer import claim, make_trainer, owned
 from pixel_spotter.data.base import PointData
 from pixel_spotter.errors import UserError
 from pixel_spotter.files import read_tensors
@@ -67,7 +68,8 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
 def _train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     data, model = make(cfg, model_name)
-    seed, time_limit = callbacks.SeedEachEpoch(cfg.seed), callbacks.TimeLimit(cfg.trainer.max_time)
+    seed = callbacks.SeedEachEpoch(cfg.seed)
+    time_limit = callbacks.TimeLimit(training_time(cfg.trainer.max_time))
     best, last = run_dir / runs.BEST, run_dir / runs.LAST
     doing: list[Callback] = [seed, time_limit, callbacks.EpochTable(run_dir)]
     # last is written after best, and so knows of it

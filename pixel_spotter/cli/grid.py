@@ -1,24 +1,31 @@
 """What happens around a grid: its plan before it, progress in it, the report after it."""
 
-import json
+import errno
 import logging
 import math
 import re
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode
-from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig
 
 from pixel_spotter import runs
 from pixel_spotter.cli import mistakes
+from pixel_spotter.cli.cells import (
+    Cells,
+    Configs,
+    finished,
+    planned,
+    run_only,
+    time_is_up,
+    words_of,
+)
 from pixel_spotter.errors import BadValueError, UserError
 from pixel_spotter.files import write_text
 
@@ -26,33 +33,64 @@ log = logging.getLogger(__name__)
 
 under_way: list["AroundGrid"] = []  # the grid that this process runs, if it does
 
-_START = ".start.json"  # when its last command began, after how much: progress is told from it
 # What can keep a cell from running: those that have the same in these are tried once.
 _TRIED = re.compile(r"model(\.weights)?|ablation|experiment|trainer(\.devices)?|data\.num_workers")
 
-Cells = dict[str, dict[str, str]]  # what a grid sets in each, by the names of their folders
+_COUNTING = 0.01  # so much of a process's time may go into counting cells
 
 
 class AroundGrid(Callback):
     """Writes a grid's plan when it starts and its report when it ends."""
 
+    until_s: float | None = None  # when the grid's time is up, by the monotonic clock
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Take along into other processes, with each cell, no more than they need."""
+        return {"until_s": self.until_s}
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Plan the cells, and refuse what cannot run before anything has."""
         self.folder = Path(config.hydra.sweep.dir)
-        self.start_s = time.time()
         self.dry_run = bool(config.trainer.fast_dev_run)
         # Hydra turns exceptions of callbacks into warnings; SystemExit goes through.
         try:
-            cells = _planned(config)
-            cannot = _try(config, cells)
-            if self.dry_run:
-                return
-            runs.add_to_plan(self.folder, [*config.hydra.overrides.task], cells)
-            start = {"time_s": self.start_s, "done": len(_done(self.folder)), "cannot": cannot}
-            write_text(self.folder / _START, json.dumps(start))
+            self._start(config, time.monotonic())
         except Exception as error:
             raise SystemExit(f"error: {mistakes.user_message(error) or repr(error)}") from error
+
+    def _start(self, config: DictConfig, begun_s: float) -> None:
+        self.cells = planned(config)
+        configs = Configs(config, self.cells) if self.cells else None
+        cannot = _try(config, self.cells, configs)
+        if self.dry_run:
+            run_only(self.cells)
+            return
+        self.before = _marks(self.folder)
+        if config.max_time is not None:
+            self.until_s = begun_s + seconds(config.max_time)
+        if configs is not None:
+            begun = {name for name in self.cells if runs.is_finished(self.folder / name)}
+            done = finished(self.folder, configs, begun)
+            left = {k: cell for k, cell in self.cells.items() if k not in done | cannot.keys()}
+            configs.compose_each_kind(left)
+            run_only(left, self.until_s)
+            if done:
+                log.info("%d of %d cells are finished already", len(done), len(self.cells))
+            for name in cannot.keys() - begun:
+                write_text(self.folder / name / runs.FAILURE, cannot[name] + "\n")
+            for name in self.before.keys() & done:
+                (self.folder / name / runs.FAILURE).unlink(missing_ok=True)
+        runs.add_to_plan(self.folder, [*config.hydra.overrides.task], self.cells)
+        _progress.pop(self.folder, None)
         under_way.append(self)
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Tell the process that a cell runs in when the grid's time is up."""
+        _until_s[:] = [] if self.until_s is None else [self.until_s]
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Drop what Hydra keeps of each cell until the end: thousands would fill the memory."""
+        job_return.cfg = job_return.hydra_cfg = None
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Report on the grid's cells; end in an error that names the reasons of failed ones."""
@@ -65,11 +103,8 @@ class AroundGrid(Callback):
         from pixel_spotter.report import print_report, write_report
 
         under_way.clear()
-        failed = {
-            cell: reason
-            for cell, reason in runs.failures(self.folder).items()
-            if (self.folder / cell / runs.FAILURE).stat().st_mtime >= self.start_s - 1
-        }  # files have coarser times
+        now, reasons = _marks(self.folder), runs.failures(self.folder)
+        failed = {k: why for k, why in reasons.items() if now.get(k) != self.before.get(k)}
         problem = f"{len(failed)} cells failed" if failed else ""
         try:
             if not self.dry_run:
@@ -80,23 +115,55 @@ class AroundGrid(Callback):
                 named = cells[0] if len(cells) == 1 else f"{len(cells)} cells, {cells[0]} the first"
                 lines.append(f"  {named}: {reason}")
             problem = "\n".join(lines) if failed else lines[0]
+        if time_is_up(self.until_s):
+            left = [name for name in self.cells if name not in failed and self._is_left(name)]
+            if left or not self.cells:
+                which = f"{len(left)} of {len(self.cells)} cells are left" if left else "time is up"
+                print(f"max_time: {which}, the same command continues")
         return problem
+
+    def _is_left(self, name: str) -> bool:
+        folder = self.folder / name
+        return not runs.is_finished(folder) or runs.read_metrics(folder).get("ended") == "max_time"
+
+
+_until_s: list[float] = []  # when the time of this process's grid is up, if it is limited
+
+
+def training_time(limit: str | None) -> timedelta | None:
+    """Return how long a training may take: until its limit, ``DD:HH:MM:SS``, or its grid's."""
+    left = [until_s - time.monotonic() for until_s in _until_s]
+    left += [] if limit is None else [seconds(limit)]
+    return timedelta(seconds=max(0.0, min(left))) if left else None
+
+
+def seconds(time_: str) -> int:
+    """Return how long ``DD:HH:MM:SS`` is, s."""
+    days, hours, minutes, rest = map(int, time_.split(":"))
+    return ((days * 24 + hours) * 60 + minutes) * 60 + rest
 
 
 def run_cell(run_dir: Path, train: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
-    """Train a grid's cell; return its figures, or None where it failed, saying why, or is taken."""
-    failure = run_dir / runs.FAILURE
+    """Train a grid's cell; return its figures, or None.
+
+    None is of a cell that failed, saying why, that another process has, or that has no time left.
+    """
+    if any(map(time_is_up, _until_s)):
+        return None
+    folder, failure = run_dir.parent, run_dir / runs.FAILURE
+    progress = _progress.get(folder) or _progress.setdefault(folder, _Progress(folder))
     metrics = None
     try:
-        cannot = _start(run_dir.parent).get("cannot", {})
-        if run_dir.name in cannot:
-            raise UserError(cannot[run_dir.name])
         metrics = train()
         failure.unlink(missing_ok=True)
+        progress.done.add(run_dir.name)
+        progress.failed.discard(run_dir.name)
     except runs.InUseError as error:
         log.info("left to the process that has it: %s", error)
     except Exception as error:
         message = mistakes.user_message(error)
+        if _has_no_room(error):  # nor would the others, whose failures it would not be
+            raise UserError(f"{message}: make room, the same command continues") from error
         if message is None:
             log.exception("failed: %s", run_dir)
             message = f"{type(error).__name__}: {error}; see {run_dir / 'train.log'}"
@@ -104,33 +171,62 @@ def run_cell(run_dir: Path, train: Callable[[], dict[str, Any]]) -> dict[str, An
             log.error("%s", message)
         else:
             write_text(failure, message + "\n")
-    _tell_progress(run_dir.parent)
+            progress.failed.add(run_dir.name)
+    log.info("%s", progress.told())
     return metrics
 
 
-def _tell_progress(folder: Path) -> None:
-    start, planned = _start(folder), runs.read_plan(folder)["cells"]
-    done, failed = (
-        len([name for name in cells if name in planned or not planned])
-        for cells in (_done(folder), runs.failures(folder))
-    )
-    left = len(planned) - done - failed if planned else 0  # other sweepers plan as they go
-    words = f"{done}/{len(planned)} done" if planned else f"{done} done"
-    if failed:
-        words += f", {failed} failed"
-    now = done - start.get("done", done)
-    if left and now > 0:
-        words += f", about {_duration((time.time() - start['time_s']) / now * left)} left"
-    log.info("%s", words)
+def _has_no_room(error: BaseException | None) -> bool:
+    """Tell whether something was not written as the disk, or the user's part of it, is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
-def _start(folder: Path) -> Any:
-    file = folder / _START
-    return json.loads(file.read_text("utf-8")) if file.is_file() else {}
+class _Progress:
+    """How many of a grid's cells are done, by which processes ever.
+
+    The folder is looked through only as often as that takes little of the time; in between, a
+    process knows of its own cells.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.start_s = time.monotonic()
+        self._count()
+        self.before = len(self.done)
+
+    def _count(self) -> None:
+        start_s = time.monotonic()
+        self.planned = runs.read_plan(self.folder)["cells"].keys()
+        done, failed = (
+            {path.parent.name for path in self.folder.glob(f"*/{name}")}
+            for name in (runs.METRICS, runs.FAILURE)
+        )
+        self.done = done & self.planned if self.planned else done
+        self.failed = failed & self.planned if self.planned else failed
+        self.counted_s = time.monotonic()
+        self.cost_s = self.counted_s - start_s
+
+    def told(self) -> str:
+        """Say how far the grid is, and how long the rest will take."""
+        now_s = time.monotonic()
+        if (now_s - self.counted_s) * _COUNTING > self.cost_s:
+            self._count()
+        done, failed, planned = len(self.done), len(self.failed), len(self.planned)
+        left = planned - done - failed if planned else 0  # other sweepers plan as they go
+        words = f"{done}/{planned} done" if planned else f"{done} done"
+        if failed:
+            words += f", {failed} failed"
+        if left > 0 and done > self.before:
+            rest_s = (now_s - self.start_s) / (done - self.before) * left
+            words += f", about {_duration(rest_s)} left"
+        return words
 
 
-def _done(folder: Path) -> set[str]:
-    return {path.parent.name for path in folder.glob(f"*/{runs.METRICS}")}
+_progress: dict[Path, _Progress] = {}
 
 
 def _duration(seconds: float) -> str:
@@ -141,38 +237,23 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _planned(config: DictConfig) -> Cells:
-    """Return the cells of Hydra's own sweeper; another one decides as it goes."""
-    hydra = config.hydra
-    if not hydra.sweeper._target_.endswith(".BasicSweeper"):
-        return {}
-    grid = [f"{key}={values}" for key, values in (hydra.sweeper.params or {}).items()]
-    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-    overrides = parser.parse_overrides([*grid, *hydra.overrides.task])
-    sweeper: Any = get_class(hydra.sweeper._target_)
-    (listed,) = sweeper.split_arguments(overrides, None)
-    excluded = hydra.job.config.override_dirname.exclude_keys
-    cells = {}
-    for words in listed:
-        cell = {key: value for key, _, value in (word.partition("=") for word in words)}
-        named = (word for word in words if word.lstrip("+~").partition("=")[0] not in excluded)
-        cells[runs.folder_name(",".join(sorted(named)))] = cell  # as conf/train.yaml has it
-    return cells
+def _marks(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return what tells each failure of a grid's cells from an earlier one, whatever the clock."""
+    found = {file.parent.name: file.stat() for file in folder.glob(f"*/{runs.FAILURE}")}
+    return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in found.items()}
 
 
-def _try(config: DictConfig, cells: Cells) -> dict[str, str]:
+def _try(config: DictConfig, cells: Cells, configs: Configs | None) -> dict[str, str]:
     """Look before the grid starts for what cannot work; refuse it, or say why some cells cannot."""
+    if config.max_time is None and any(
+        cell.get("max_time", "null") != "null" for cell in cells.values()
+    ):
+        raise UserError("max_time is of the whole grid: give one")
     kinds: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for name, cell in cells.items():
         kinds[_kind(cell)].append(name)
     cannot: dict[str, str] = {}
-    asked = config.hydra.overrides.get("hydra", [])
-    found_in = [word for word in asked if "hydra.searchpath" in word]  # where configs may be
-    composed = {}
-    for name in _telling(cells):
-        overrides = [*found_in, *_words(cells[name])]
-        loader = GlobalHydra.instance().config_loader()
-        composed[name] = loader.load_configuration("train", overrides, RunMode.RUN)
+    composed = {name: configs.of(name) for name in _telling(cells)} if configs else {}
     for cfg in [*composed.values()] or [config]:  # another sweeper finds its cells as it goes
         _refuse_processes(cfg, config.hydra.launcher._target_)
         _refuse_values(cfg)
@@ -190,21 +271,18 @@ def _try(config: DictConfig, cells: Cells) -> dict[str, str]:
 
 
 def _kind(cell: dict[str, str]) -> tuple[str, ...]:
-    return tuple(word for word in _words(cell) if _TRIED.fullmatch(word.partition("=")[0]))
-
-
-def _words(cell: dict[str, str]) -> list[str]:
-    return [key if key[0] == "~" and not value else f"{key}={value}" for key, value in cell.items()]
+    return tuple(word for word in words_of(cell) if _TRIED.fullmatch(word.partition("=")[0]))
 
 
 def _telling(cells: Cells) -> list[str]:
-    """Pick few cells with each kind and each value; of whole numbers the least and the greatest."""
-    has = {name: {*_words(cell), _kind(cell)} for name, cell in cells.items()}
+    """Pick few cells with each kind and each value; of numbers the least and the greatest."""
+    has = {name: {*words_of(cell), _kind(cell)} for name, cell in cells.items()}
     left = {one for ones in has.values() for one in ones}
     for key in {key for cell in cells.values() for key in cell}:
         values = {cell[key] for cell in cells.values() if key in cell}
-        whole = sorted((value for value in values if re.fullmatch(r"-?\d+", value)), key=int)
-        left -= {f"{key}={value}" for value in whole[1:-1]}
+        for kind in (r"-?\d+", r"-?\d*\.\d+"):  # whole or not: some settings take one only
+            numbers = sorted((value for value in values if re.fullmatch(kind, value)), key=float)
+            left -= {f"{key}={value}" for value in numbers[1:-1]}
     picked: list[str] = []
     while left:
         picked.append(max(has, key=lambda name: len(has[name] & left)))
@@ -229,6 +307,8 @@ def _refuse_values(cfg: DictConfig) -> None:
 
 
 def _refuse_processes(cfg: DictConfig, launcher: str) -> None:
+    if cfg.max_time is not None and not launcher.endswith(("BasicLauncher", "JoblibLauncher")):
+        raise UserError("max_time is for grids on this machine: elsewhere, hydra.launcher has one")
     devices = cfg.trainer.devices
     if not (devices in (1, "1") or (isinstance(devices, ListConfig) and len(devices) == 1)):
         raise UserError("a grid trains each cell on one device: leave out trainer.devices")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import takewhile
 from pathlib import Path
 from string import Template
@@ -74,6 +75,7 @@ def groups_of(command: str) -> list[str]:
     return [group for group, default in _DEFAULT.findall(text) if "$" not in default]
 
 
+@cache  # a grid asks for each of its cells
 def known_settings(command: str) -> list[str]:
     """Return the keys of a command's settings, whatever is chosen, and its groups."""
     groups = groups_of(command)

@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 import re
 import sys
+from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any
 
@@ -14,8 +15,6 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
-from lightning import Trainer
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
@@ -142,8 +141,9 @@ def refuse_out_of_range(cfg: DictConfig) -> None:
     min_epochs, max_time = cfg.trainer.get("min_epochs") or 1, cfg.trainer.max_time
     in_range = min_epochs <= cfg.trainer.max_epochs
     require(in_range, "trainer.min_epochs", "at most trainer.max_epochs", min_epochs)
-    is_time = re.fullmatch(r"(?=.*[1-9])\d+:\d\d:\d\d:\d\d", str(max_time))
-    require(max_time is None or bool(is_time), "trainer.max_time", "DD:HH:MM:SS", max_time)
+    for key, time in (("trainer.max_time", max_time), ("max_time", cfg.max_time)):
+        is_time = re.fullmatch(r"(?=.*[1-9])\d+:\d\d:\d\d:\d\d", str(time))
+        require(time is None or bool(is_time), key, "DD:HH:MM:SS", time)
     refuse_rounding(cfg)
 
 
@@ -164,6 +164,8 @@ def refuse_what_is_not_there(cfg: DictConfig) -> None:
         for_grids = re.match(r"hydra[./](sweep|sweeper|launcher)\b", key)
         if for_grids and HydraConfig.get().mode != RunMode.MULTIRUN:
             raise UserError(f"{key} is for a grid, which pixel-spotter train --multirun is")
+    if cfg.get("max_time") is not None and HydraConfig.get().mode != RunMode.MULTIRUN:
+        raise UserError("max_time is for a grid: trainer.max_time is a run's")
     trust = cfg.get("trust", ListConfig([]))
     for module in trust if isinstance(trust, ListConfig) else [trust]:
         try:
@@ -186,7 +188,7 @@ def _no_setting(key: str, command: str, cfg: DictConfig | None = None) -> str:
     group, _, word = key.rpartition(".")
     if key in _ADDED and (command == "train" or word in _TESTING):
         return f"{key} has no value here yet: write it with a plus, +{key}=..."
-    if group == "trainer" and word in {*inspect.signature(Trainer).parameters} - {*known}:
+    if group == "trainer" and word in {*_arguments_of_the_trainer()} - {*known}:
         return (
             f"{key} is not for use here: it would be overruled, or leave nothing to measure; "
             f"trainer.fast_dev_run=true is a quick try"
@@ -214,6 +216,12 @@ def _no_setting(key: str, command: str, cfg: DictConfig | None = None) -> str:
     return f"there is no setting {key}; did you mean {near[0]}{'=?' if near[0] in groups else '?'}"
 
 
+def _arguments_of_the_trainer() -> Iterable[str]:
+    from lightning import Trainer  # which takes seconds; most commands need none
+
+    return inspect.signature(Trainer).parameters
+
+
 def _chosen(command: str, groups: list[str]) -> DictConfig:
     """Compose the config of what the command line chooses in ``conf/``, whatever else is on it."""
     words = [word for word in sys.argv[1:] if word.partition("=")[0] in groups]
@@ -227,6 +235,8 @@ def _chosen(command: str, groups: list[str]) -> DictConfig:
 def instantiate(config: DictConfig, key: str, **arguments: Any) -> Any:
     """Make what stands under a key of the config; refuse arguments that it does not take."""
     check_types(config, key)
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
     try:
         return hydra.utils.instantiate(config, _convert_="all", **arguments)
     except InstantiationException as error:

@@ -10,7 +10,7 @@ import threading
 import warnings
 from argparse import ArgumentError
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,6 @@ import torch
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from lightning import Trainer
-from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from pixel_spotter import runs
@@ -29,7 +26,6 @@ from pixel_spotter.cli import grid, mistakes
 from pixel_spotter.cli.begin import begun
 from pixel_spotter.cli.help import CONF_DIR
 from pixel_spotter.errors import UserError
-from pixel_spotter.files import write_text
 
 _TEXTS = ("checkpoint", "images", "output", "overview", "sweep", "start_from")
 """Keys whose values are paths, or names of grids: taken as they are, not read as Hydra's syntax."""
@@ -138,68 +134,19 @@ def _thread_failed(failure: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(failure)
 
 
-def make_trainer(cfg: DictConfig, **arguments: Any) -> Trainer:
-    """Make the Trainer; time is limited by a callback, samples are shared out by the data."""
-    mistakes.refuse_rounding(cfg)
-    fixed = {"max_time": None, "use_distributed_sampler": False}
-    trainer: Trainer = mistakes.instantiate(cfg.trainer, "trainer", **fixed, **arguments)
-    cores = os.cpu_count() or 1
-    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
-        raise UserError(f"trainer.devices={trainer.num_devices}: this machine has {cores} cores")
-    return trainer
-
-
-def owned(run_dir: Path) -> AbstractContextManager[None]:
-    """Keep a run folder for this process, and those that it starts."""
-    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
-    return runs.owned(run_dir) if first else nullcontext()
-
-
-@rank_zero_only
-def claim(run_dir: Path, cfg: DictConfig) -> None:
-    """Write ``.hydra/`` into a run's folder; refuse one that holds a run with other settings."""
-    for unfinished in (run_dir / runs.LAST).parent.glob(".*.tmp.*"):
-        unfinished.unlink(missing_ok=True)  # what a killed process was writing
-    begun = (run_dir / runs.LAST).is_file() or runs.is_finished(run_dir)
-    if (run_dir / runs.CONFIG).is_file() and begun:
-        before, now = map(_comparable, (OmegaConf.load(run_dir / runs.CONFIG), cfg))
-        changed = [
-            f"{key} is {before.get(key)} there and {now.get(key)} here"
-            for key in sorted({*before, *now})
-            if before.get(key) != now.get(key)
-        ]
-        if changed:
-            how = "; ".join(changed)
-            raise UserError(
-                f"{run_dir} holds a run with other settings ({how}): choose another name"
-            )
-        return
-    write_text(run_dir / runs.CONFIG, OmegaConf.to_yaml(cfg))
-    if HydraConfig.initialized():
-        hydra_cfg = HydraConfig.get()
-        write_text(run_dir / runs.HYDRA, OmegaConf.to_yaml({"hydra": hydra_cfg}))
-        write_text(run_dir / runs.OVERRIDES, OmegaConf.to_yaml(hydra_cfg.overrides.task))
-
-
-@rank_zero_only
 def forget(run_dir: Path, log_file: str) -> None:
     """Remove the folder of a command that was refused, or only tried, if nothing else is in it."""
     nothing = {runs.LOCK, runs.CONFIG, runs.HYDRA, runs.OVERRIDES, log_file}
     if not run_dir.is_dir() or run_dir == Path.cwd():
         return
+    from lightning.pytorch.utilities import rank_zero_only  # commands without a run need no seconds
+
+    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+        return
     with suppress(OSError, UserError), runs.owned(run_dir):  # or it is another process's
         files = (path for path in run_dir.rglob("*") if not path.is_dir())
         if {path.relative_to(run_dir).as_posix() for path in files} <= nothing:
             shutil.rmtree(run_dir)
-
-
-def _comparable(cfg: Any) -> dict[str, Any]:
-    """Return the settings that are written down; of a group that repeats another, the other's."""
-    written, values = (
-        runs.settings_of(OmegaConf.to_container(cfg, resolve=resolve))  # type: ignore[arg-type]
-        for resolve in (False, True)
-    )
-    return {key: value for key, value in values.items() if key in written}
 
 
 def pick_device(name: str) -> torch.device:

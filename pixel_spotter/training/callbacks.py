@@ -4,6 +4,7 @@ import io
 import logging
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,10 @@ class StopEarly(EarlyStopping):
 class TimeLimit(Timer):
     """Measures the time of training, over all commands that continued it, and limits this one's.
 
-    The limit, ``DD:HH:MM:SS``, is looked at after each epoch: what continues has lost nothing.
+    The limit is looked at after each epoch: what continues has lost nothing.
     """
 
-    def __init__(self, max_time: str | None = None) -> None:
+    def __init__(self, max_time: timedelta | None = None) -> None:
         super().__init__(max_time, interval="epoch")
 
     @property

@@ -1,0 +1,69 @@
+"""What train and evaluate share: a Trainer, and a run folder that is theirs."""
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from lightning import Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from pixel_spotter import runs
+from pixel_spotter.cli import mistakes
+from pixel_spotter.errors import UserError
+from pixel_spotter.files import write_text
+
+
+def make_trainer(cfg: DictConfig, **arguments: Any) -> Trainer:
+    """Make the Trainer; time is limited by a callback, samples are shared out by the data."""
+    mistakes.refuse_rounding(cfg)
+    fixed = {"max_time": None, "use_distributed_sampler": False}
+    trainer: Trainer = mistakes.instantiate(cfg.trainer, "trainer", **fixed, **arguments)
+    cores = os.cpu_count() or 1
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
+        raise UserError(f"trainer.devices={trainer.num_devices}: this machine has {cores} cores")
+    return trainer
+
+
+def owned(run_dir: Path) -> AbstractContextManager[None]:
+    """Keep a run folder for this process, and those that it starts."""
+    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    return runs.owned(run_dir) if first else nullcontext()
+
+
+@rank_zero_only
+def claim(run_dir: Path, cfg: DictConfig) -> None:
+    """Write ``.hydra/`` into a run's folder; refuse one that holds a run with other settings."""
+    for unfinished in (run_dir / runs.LAST).parent.glob(".*.tmp.*"):
+        unfinished.unlink(missing_ok=True)  # what a killed process was writing
+    begun = (run_dir / runs.LAST).is_file() or runs.is_finished(run_dir)
+    if (run_dir / runs.CONFIG).is_file() and begun:
+        before, now = map(_comparable, (OmegaConf.load(run_dir / runs.CONFIG), cfg))
+        changed = [
+            f"{key} is {before.get(key)} there and {now.get(key)} here"
+            for key in sorted({*before, *now})
+            if before.get(key) != now.get(key)
+        ]
+        if changed:
+            how = "; ".join(changed)
+            raise UserError(
+                f"{run_dir} holds a run with other settings ({how}): choose another name"
+            )
+        return
+    write_text(run_dir / runs.CONFIG, OmegaConf.to_yaml(cfg))
+    if HydraConfig.initialized():
+        hydra_cfg = HydraConfig.get()
+        write_text(run_dir / runs.HYDRA, OmegaConf.to_yaml({"hydra": hydra_cfg}))
+        write_text(run_dir / runs.OVERRIDES, OmegaConf.to_yaml(hydra_cfg.overrides.task))
+
+
+def _comparable(cfg: Any) -> dict[str, Any]:
+    """Return the settings that are written down; of a group that repeats another, the other's."""
+    written, values = (
+        runs.settings_of(OmegaConf.to_container(cfg, resolve=resolve))  # type: ignore[arg-type]
+        for resolve in (False, True)
+    )
+    return {key: value for key, value in values.items() if key in written}
