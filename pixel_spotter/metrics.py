@@ -1,15 +1,13 @@
 """Predictions in, figures of merit out: what has an entry in `FIGURES` is in all that is shown."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from pixel_spotter.coordinates import Columns, Size, as_xy, pixel_of
 
@@ -193,38 +191,15 @@ def figures_of(columns: Mapping[str, Tensor]) -> dict[str, float]:
     return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
-def error_by_position(columns: Mapping[str, Tensor], size: Size) -> np.ndarray:
+def error_by_position(several: Iterable[Mapping[str, Tensor]], size: Size) -> np.ndarray:
     """Return the mean error in every true pixel: (H, W), px, nan where nothing was tested."""
-    x, y = pixel_of(as_xy(columns, "_true"), size).numpy().T
-    means = pd.Series(errors_px(columns).numpy()).groupby([y, x]).mean().unstack()
-    return np.asarray(means.reindex(index=range(size[0]), columns=range(size[1])))
-
-
-class Predictions(Metric):
-    """Collects columns over an epoch and over all devices, in the order of their samples."""
-
-    rows: list[Tensor]
-    samples: list[Tensor]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: tuple[str, ...] = ()
-        self.add_state("rows", [], dist_reduce_fx="cat")
-        self.add_state("samples", [], dist_reduce_fx="cat")
-
-    def update(self, columns: Columns, samples: Tensor) -> None:
-        """Add a batch's columns, and the numbers of its samples: (B,) each."""
-        self.names = tuple(columns)
-        self.rows.append(torch.stack([*columns.values()], dim=1).detach().float())
-        self.samples.append(samples)
-
-    def compute(self) -> tuple[Tensor, Tensor]:
-        """Return the numbers of all samples so far, (N,), and their rows, on the CPU."""
-        samples, order = dim_zero_cat(self.samples).cpu().sort()
-        return samples, dim_zero_cat(self.rows).cpu()[order]
-
-    def columns(self) -> Columns:
-        """Return all that was collected so far, on the CPU, and which ``sample`` each row is."""
-        samples, rows = self.compute()
-        columns = dict(zip(self.names, rows.T.contiguous(), strict=True))
-        return {"sample": samples.reshape(-1), **columns}  # of one sample, it comes without a shape
+    sums, counts = np.zeros(size[0] * size[1]), np.zeros(size[0] * size[1])
+    for columns in several:
+        x, y = pixel_of(as_xy(columns, "_true"), size).numpy().T
+        errors = errors_px(columns).numpy()
+        found = np.isfinite(errors)
+        place = (y * size[1] + x)[found]
+        sums += np.bincount(place, errors[found], len(sums))
+        counts += np.bincount(place, minlength=len(counts))
+    means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+    return means.reshape(size)

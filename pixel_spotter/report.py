@@ -13,13 +13,13 @@ from pixel_spotter.cli.start import run_command
 from pixel_spotter.errors import UserError
 from pixel_spotter.files import write_text
 from pixel_spotter.reporting.figures.drawing import save
-from pixel_spotter.reporting.page import Report, render
+from pixel_spotter.reporting.page import Report, first_of, render
 from pixel_spotter.reporting.table import comparison, read_sweep
 
 SWEEPS = Path("outputs/sweeps")
 PAGE = "report.html"
 
-_LISTED = 5  # so many cells are named for each reason; the page names them all
+_LISTED = 5  # so many cells are named for each reason; the page names more
 
 
 def write_report(folder: Path) -> Report:
@@ -31,13 +31,16 @@ def write_report(folder: Path) -> Report:
     report = Report(read_sweep(folder))
     write_text(folder / "comparison.csv", comparison(report.sweep.runs))
     write_text(folder / "report.csv", report.csv())
-    sections, pictures = report.sections(), folder / "report"
-    drawn = {f"{one.name}.png": one.figure for one in sections if one.figure is not None}
+    sections, pictures, drawn = [], folder / "report", set()
+    for section in report.sections():
+        sections.append(section)
+        if section.figure is not None:
+            drawn.add(f"{section.name}.png")
+            save(section.figure, pictures / f"{section.name}.png", dpi=192)  # twice the page's
+            section.figure.clear()  # its size is all that is still needed
     for old in pictures.glob("*.png"):
         if old.name not in drawn:
             old.unlink()
-    for name, figure in drawn.items():
-        save(figure, pictures / name, dpi=192)  # twice what the page shows
     for name in ("report.md", PAGE):
         write_text(folder / name, render(name, report, sections, pictures))
     return report
@@ -50,9 +53,7 @@ def print_report(report: Report, folder: Path) -> None:
         print(f"  {reason}")
     print(f"\n{report.state()}. {report.seeds()}")
     for reason, cells in report.missing().items():
-        more = f"\n    ... and {len(cells) - _LISTED} more, named on the page"
-        print(f"  {len(cells)} {reason}", *cells[:_LISTED], sep="\n    ", end="")
-        print(more if len(cells) > _LISTED else "")
+        print(f"  {len(cells)} {reason}", *first_of(cells, _LISTED), sep="\n    ")
     print(f"Report: {folder / PAGE}")
 
 

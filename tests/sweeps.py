@@ -72,6 +72,7 @@ def cell(
         "settings": settings or {},
         "seeds": repr([seed, "${seed}"]),
         "overrides": overrides or {},
+        "tested": len(predictions["x"]),
         "predictions": predictions,
     }
 

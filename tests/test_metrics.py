@@ -8,7 +8,8 @@ from scipy.stats import rankdata
 from torchvision.ops import box_convert, box_iou
 
 from pixel_spotter import metrics
-from pixel_spotter.metrics import FIGURES, Predictions, error_by_position, errors_px, figures_of
+from pixel_spotter.metrics import FIGURES, error_by_position, errors_px, figures_of
+from pixel_spotter.models.collected import Predictions
 
 TRUE = torch.tensor([[0.0, 0.0], [10.0, 5.0], [3.0, 3.0], [7.0, 2.0]])
 PRED = TRUE + torch.tensor([[3.0, 4.0], [0.25, 0.0], [0.0, -1.0], [0.0, 0.0]])
@@ -195,14 +196,14 @@ def test_headings_have_units() -> None:
 def test_errors_by_position_by_hand() -> None:
     true = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
     pred = true + torch.tensor([[1.0, 0.0], [0.0, 3.0], [3.0, 4.0]])
-    found = error_by_position(predicted(pred, true), (2, 3))
+    found = error_by_position([predicted(pred, true)], (2, 3))
     np.testing.assert_array_equal(found, [[np.nan, np.nan, 2], [5, np.nan, np.nan]])
 
 
 def test_errors_of_sub_pixel_truths_are_at_their_pixels() -> None:
     """Also of those on the image's very edge: 15.5 on 16 px, -0.5."""
     true = torch.tensor([[-0.3, 15.5], [15.5, -0.5], [7.6, 3.4], [8.4, 2.6]])
-    found = error_by_position(predicted(true + torch.tensor([3.0, 4.0]), true), (16, 16))
+    found = error_by_position([predicted(true + torch.tensor([3.0, 4.0]), true)], (16, 16))
     expected = np.full((16, 16), np.nan)
     expected[15, 0] = expected[0, 15] = expected[3, 8] = 5
     np.testing.assert_allclose(found, expected, rtol=1e-6)

@@ -17,7 +17,8 @@ from pixel_spotter.coordinates import Columns, Size, as_size, as_xy
 from pixel_spotter.data.base import Batch, PointData
 from pixel_spotter.data.values import white_of
 from pixel_spotter.errors import UserError
-from pixel_spotter.metrics import Predictions, figures_of
+from pixel_spotter.metrics import figures_of
+from pixel_spotter.models.collected import Predictions
 from pixel_spotter.models.doubts import familiar_looks, score, with_flag
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]

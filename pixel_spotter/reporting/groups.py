@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 from scipy import special
 
@@ -19,6 +18,9 @@ from pixel_spotter.reporting.table import MEAN_ERROR, SEEN, Unfinished, is_figur
 
 SPLITS = ("uniform", "quadrant", "border", "iid", "isolated")
 """The order in which splits are shown, and the first of the scenarios; others come after them."""
+
+MANY, BEST = 60, 24
+"""Of more than so many groups on a split, pictures show so many: those with the least error."""
 
 BASELINE = "baseline"  # the label of the runs whose settings most of a model's runs share
 _NAMED = ("model", "model.estimator", "data.split", "scenario")  # what a cell is named by
@@ -94,6 +96,7 @@ class Group:
     runs: pd.DataFrame
     settings: dict[str, str] = field(default_factory=dict)
     unfinished: list[Unfinished] = field(default_factory=list)
+    _found: dict[str, Estimate | None] = field(default_factory=dict, repr=False)
 
     @property
     def variant(self) -> str:
@@ -123,24 +126,29 @@ class Group:
     @property
     def error(self) -> Estimate:
         """Return the mean error on test positions, px."""
-        return estimate(self.runs[MEAN_ERROR])
+        return self._over_seeds(MEAN_ERROR)
 
     def mean(self, key: str) -> float:
         """Return the mean over seeds of a figure that every run has."""
-        return estimate(self.runs[key]).mean
+        return self._over_seeds(key).mean
 
     def figure(self, key: str) -> Estimate | None:
         """Return a figure of ``metrics.json`` that all runs have; of training, if it was here."""
         if key.startswith("train_") and self.trained_before:
             return None
-        values = [*self.runs.get(key, [])]
-        return estimate(values) if values and all(map(is_figure, values)) else None
+        if key not in self._found:
+            values = [*self.runs.get(key, [])]
+            all_have = bool(values) and all(map(is_figure, values))
+            self._found[key] = estimate(values) if all_have else None
+        return self._found[key]
+
+    def _over_seeds(self, key: str) -> Estimate:
+        return self.figure(key) or estimate(self.runs[key])
 
     def error_by_position(self) -> np.ndarray:
         """Return the mean error at every position, over seeds: (H, W), px, nan where untested."""
-        found, names = [*self.runs["predictions"]], ("x", "y", "x_true", "y_true")
-        columns = {name: torch.cat([one[name] for one in found]) for name in names}
-        return error_by_position(columns, as_size(self.runs["image_size"].iloc[0]))
+        size = as_size(self.runs["image_size"].iloc[0])
+        return error_by_position(self.runs["predictions"], size)
 
 
 def texts(table: pd.DataFrame, key: str) -> str:
@@ -156,11 +164,12 @@ def group_runs(table: pd.DataFrame, unfinished: Sequence[Unfinished] = ()) -> li
     """
     groups: list[Group] = []
     for model, own in table.groupby("model", sort=False):
-        told = ({k: one[k] for k in one if k != "data.split"} for one in own["settings"])
-        texts = [{key: _text(value) for key, value in one.items()} for one in told]
-        settings = pd.DataFrame(texts, own.index, dtype=object)
+        told = {id(one): one for one in own["settings"]}.values()
+        every = dict.fromkeys(key for one in told for key in one if key != "data.split")
         # Runs made before there was a setting have no value: they do not tell themselves apart.
-        varying = settings.loc[:, settings.nunique() > 1]
+        differ = [key for key in every if len({_text(one[key]) for one in told if key in one}) > 1]
+        texts = [{k: _text(one[k]) for k in differ if k in one} for one in own["settings"]]
+        varying = pd.DataFrame(texts, own.index, differ, dtype=object)
         keys = [own["split"], *(varying[key] for key in varying)]
         kinds = [members for _, members in own.groupby(keys, sort=False, dropna=False)]
         rows = varying.loc[[members.index[0] for members in kinds]]
@@ -194,6 +203,12 @@ def by_split(groups: Iterable[Group]) -> dict[str, list[Group]]:
     return found
 
 
+def few(groups: Sequence[Group]) -> list[Group]:
+    """Return what pictures have room for: the best of each split, if there are very many."""
+    splits = by_split(groups).values()
+    return [group for own in splits for group in (own if len(own) <= MANY else own[:BEST])]
+
+
 def seen_share(groups: Sequence[Group]) -> str:
     """Return how much of the test positions training had seen: ``64%`` or ``63 to 65%``."""
     shares = [100 * float(share) for group in groups for share in group.runs[SEEN]]
@@ -209,13 +224,18 @@ def curves_over(key: str, groups: Sequence[Group]) -> dict[str, Curve]:
     """
     texts = pd.Series({group: group.settings.get(key) for group in groups}, dtype=object)
     values = pd.to_numeric(texts, errors="coerce").dropna()
+    following: dict[str, list[str]] = {}
+    every: dict[str, list[str]] = {}
+    for model in {group.model for group in values.index}:
+        own = pd.DataFrame([one.settings for one in values.index if one.model == model])
+        by_value = own.groupby(key).nunique(dropna=False).max()
+        following[model] = [k for k in own if k.startswith("trainer.") and by_value.get(k) == 1]
+        every[model] = [*own]
     curves: dict[str, Curve] = {}
     for group, value in values.items():
-        own = pd.DataFrame([one.settings for one in values.index if one.model == group.model])
-        by_value = own.groupby(key).nunique(dropna=False).max()
-        following = [k for k in own if k.startswith("trainer.") and by_value.get(k) == 1]
-        rest = {k: text for k, text in group.settings.items() if k not in (key, *following)}
-        name = f"{group.model}, {_label(rest, own)}" if rest else group.model
+        left_out = (key, *following[group.model])
+        rest = {k: text for k, text in group.settings.items() if k not in left_out}
+        name = f"{group.model}, {_label(rest, every[group.model])}" if rest else group.model
         curves.setdefault(name, {})[value] = group.error
     return {name: dict(sorted(curve.items())) for name, curve in curves.items() if len(curve) > 1}
 
@@ -255,7 +275,8 @@ def _text(value: Any) -> str:
 def _open_groups(groups: Sequence[Group], unfinished: Sequence[Unfinished]) -> list[Group]:
     """Add the unfinished cells to their groups; return new groups for those that have none."""
     done = [(group, overrides) for group in groups for overrides in group.runs["overrides"]]
-    solved = {group.model for group, _ in done if group.runs.get("lr", pd.Series(0)).isna().all()}
+    finished = [group for group in groups if not group.runs.empty]
+    solved = {g.model for g in finished if g.runs.get("lr", pd.Series(0)).isna().all()}
 
     def place(model: str, split: str, overrides: Mapping[str, str]) -> tuple[Any, ...]:
         return model, split, *sorted(telling(overrides, solved=model in solved).items())

@@ -3,7 +3,8 @@
 import base64
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pandas as pd
 
 from pixel_spotter import metrics, runs
 from pixel_spotter.reporting import groups as grouping
-from pixel_spotter.reporting.groups import Entry, Group, Section, by_split, texts
+from pixel_spotter.reporting.groups import MANY, Entry, Group, Section, by_split, texts
 from pixel_spotter.reporting.table import MEAN_ERROR, SEEN, Sweep, Unfinished, is_figure
 from pixel_spotter.reporting.verdict import judge, seconds
 
@@ -77,7 +78,10 @@ class Report:
         self.groups = grouping.group_runs(sweep.runs, sweep.unfinished)
         self.done = [group for group in self.groups if not group.runs.empty]
         self.verdict = judge(self.groups)
+        ranked = [pair for own in by_split(self.done).values() for pair in enumerate(own, start=1)]
+        self._rank = {group: rank for rank, group in ranked}  # among those of its split
 
+    @cached_property
     def columns(self) -> dict[str, Writes]:
         """Return the figures of the tables: those of `metrics`, a user's own, and the cost."""
         table = self.sweep.runs
@@ -113,42 +117,41 @@ class Report:
         cells = self.sweep.unfinished
         return runs.by_reason({c.name: ": ".join(filter(None, (c.state, c.reason))) for c in cells})
 
-    def _rank(self, group: Group) -> int | None:
-        own = [other for other in self.done if other.split == group.split]
-        return own.index(group) + 1 if group in own else None
-
     def csv(self) -> str:
         """Write one row a group: means, half-widths of their 95% intervals, costs, seeds."""
         lines = []
         for group in self.groups:
-            rank = self._rank(group)
+            rank = self._rank.get(group)
             failed = sum(cell.state == "failed" for cell in group.unfinished)
             line: dict[str, Any] = {"split": group.split, "rank": rank}
             line |= {"model": group.model, "settings": group.label, "seeds": len(group.runs)}
             line |= {"failed": failed, "open": len(group.unfinished) - failed}
-            for key in (SEEN, *self.columns()):
+            for key in (SEEN, *self.columns):
                 line[key], line[f"{key}_ci95"] = group.figure(key) or (None, None)
             for key in _PLACES:
                 line[key] = texts(group.runs, key) if rank else None
             lines.append(line)
         return str(pd.DataFrame(lines, dtype=object).to_csv(index=False, lineterminator="\n"))
 
-    def sections(self) -> list[Section]:
-        """Return everything below the verdict, drawn."""
+    def sections(self) -> Iterator[Section]:
+        """Yield everything below the verdict, drawn."""
         splits = [*by_split(self.groups)]
-        found = [self._overview(splits)] if len(splits) > 1 else []
-        found += [self._ranking(split) for split in splits]
+        if len(splits) > 1:
+            yield self._overview(splits)
+        yield from map(self._ranking, splits)
         for figure in FIGURES:
-            found += figure.sections(self.done)
-        found += [self._unfinished()] if self.sweep.unfinished else []
-        return [*found, self._made(), Section("Terms", terms=self._terms())]
+            yield from figure.sections(self.done)
+        if self.sweep.unfinished:
+            yield self._unfinished()
+        yield self._made()
+        yield Section("Terms", terms=self._terms())
 
     def _overview(self, splits: Sequence[str]) -> Section:
         table: dict[str, dict[str, Group]] = {}
         for group in [*self.done, *self.groups]:
             table.setdefault(group.variant, {})[group.split] = group
         rows = []
-        for name in dict.fromkeys([*self.verdict.ranking, *table]):
+        for name in [*dict.fromkeys([*self.verdict.ranking, *table])][:MANY]:
             own = [group for group in table[name].values() if not group.runs.empty]
             kind = "best" if name == self.verdict.best else "" if own else "open"
             tag = {"best": "use this" if self.verdict.holds else "errs least", "open": "open"}
@@ -167,12 +170,12 @@ class Report:
         return Section("Overview", caption, head=head, rows=rows)
 
     def _ranking(self, split: str) -> Section:
-        table, columns = self.sweep.runs, self.columns()
-        columns.pop("test/count", None)  # the note says it
+        table = self.sweep.runs
+        columns = {k: one for k, one in self.columns.items() if k != "test/count"}  # the note says
         places = [key for key in _PLACES if len(set(table.get(key, []))) > 1]
         rows = []
-        for group in (group for group in self.groups if group.split == split):
-            rank = self._rank(group)
+        for group in by_split(self.groups)[split][:MANY]:
+            rank = self._rank.get(group)
             name = Entry(group.model, group.label, "" if rank else "open", str(rank or ""))
             entries = [_entry(group, key, write) for key, (_, write) in columns.items()]
             ran = [Entry(texts(group.runs, key) if rank else "") for key in places]
@@ -188,8 +191,10 @@ class Report:
         done = [group for group in self.done if group.split == split]
         if not done:
             return "Nothing finished yet."
-        counts = [len(one["x"]) for group in done for one in group.runs["predictions"]]
+        counts = [count for group in done for count in group.runs["tested"]]
         tested = f"{_span(counts)} test positions a run"
+        if (many := len(by_split(self.groups)[split])) > MANY:
+            tested = f"The first {MANY} of {many:,}, all are in report.csv; {tested}"
         if all(group.unseen for group in done):
             return f"{tested}; no test position was seen in training."
         return (
@@ -200,7 +205,7 @@ class Report:
     def _unfinished(self) -> Section:
         caption = f"{self.state()}. The command that runs the grid continues it."
         rows = [
-            ("open", [Entry(reason), Entry(str(len(cells))), Entry("\n".join(cells))])
+            ("open", [Entry(reason), Entry(str(len(cells))), Entry("\n".join(first_of(cells)))])
             for reason, cells in self.missing().items()
         ]
         head = ("state and reason", "cells", "which")
@@ -208,7 +213,7 @@ class Report:
 
     def _terms(self) -> dict[str, str]:
         """Explain what stands in the report: of splits and figures of spots, those that it has."""
-        titles = {title.partition(" (")[0] for title, _ in self.columns().values()}
+        titles = {title.partition(" (")[0] for title, _ in self.columns.values()}
         absent = {*grouping.SPLITS, *_SPOT_TERMS} - {*by_split(self.groups), *titles}
         terms = _TERMS | _SPOT_TERMS
         return {term: meaning for term, meaning in terms.items() if term not in absent}
@@ -225,7 +230,7 @@ class Report:
         terms = {key: texts(sweep.runs, key) for key in reversed(_PLACES)}
         terms |= {str(name): texts(versions, name) for name in sorted(versions)}
         if sweep.repeated:
-            names = ", ".join(sweep.repeated)
+            names = ", ".join(first_of(sweep.repeated))
             terms["left out"] = f"{len(sweep.repeated)}, other runs' settings and seeds: {names}"
         caption = (
             "The same figures, unrounded, are in report.csv (a row a group) and comparison.csv (a "
@@ -242,6 +247,12 @@ def render(template: str, report: Report, sections: Sequence[Section], pictures:
 
     page = environment.get_template(template)
     return page.render(report=report, sections=sections, inlined=inlined)
+
+
+def first_of(cells: Sequence[str], most: int = MANY) -> list[str]:
+    """Return cells' names; of very many the first, and how many more there are."""
+    more = [f"... and {len(cells) - most:,} more"] if len(cells) > most else []
+    return [*cells[:most], *more]
 
 
 def _span(counts: Sequence[int]) -> str:

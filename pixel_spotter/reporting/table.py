@@ -2,14 +2,18 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from hashlib import blake2b
 from pathlib import Path
+from sys import intern
 from typing import Any, NamedTuple
 
 import pandas as pd
+from torch import Tensor
 
 from pixel_spotter import runs
-from pixel_spotter.coordinates import as_size, as_xy, sides_px
+from pixel_spotter.coordinates import Columns, as_size, as_xy, sides_px
 from pixel_spotter.errors import UserError
 
 MEAN_ERROR = "test/mean_error_px"
@@ -18,6 +22,7 @@ SEEDS = ("seed", "data.seed")
 
 # Settings, and groups of them, that a solved model does not use: its ``lr`` is null.
 _STEPWISE = ("optim", "scheduler", "early_stopping", "trainer.max_epochs", "trainer.min_epochs")
+_KEPT_BYTES = 2**26  # so much of predictions of spots, of which most pictures are, stays in memory
 _SCENE = ("data.", "camera.", "psf.")  # groups of settings that a scenario makes
 _NEEDED = (  # what a training run's ``metrics.json`` must hold for a report
     *(f"test/{name}_error_px" for name in ("mean", "median", "p95", "max")),
@@ -37,13 +42,39 @@ class Unfinished(NamedTuple):
     split: str
 
 
+class Predictions(Mapping[str, Tensor]):
+    """A run's predictions and truths by their names, (N,) each, kept or read when they are used."""
+
+    def __init__(self, folder: Path, columns: Columns, keep: bool) -> None:
+        self.folder = folder
+        self.names = tuple(columns)
+        self.columns = columns if keep else None
+
+    def __getitem__(self, name: str) -> Tensor:
+        return (_read_again(self.folder) if self.columns is None else self.columns)[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@lru_cache(maxsize=1)  # all columns of a run are asked for one after another
+def _read_again(folder: Path) -> Columns:
+    return runs.read_predictions(folder)
+
+
 class Sweep(NamedTuple):
     """A grid's folder as it stands.
 
     Args:
         runs: a row for each finished run: all of its ``metrics.json``, its ``cell`` (the folder's
-            name), ``folder``, the ``settings`` it used but ``seeds``, which are one text, and its
-            ``overrides`` and ``predictions`` (`Columns`).
+            name), ``folder``, the ``settings`` it used but ``seeds``, which are one text, how many
+            positions were ``tested``, its ``overrides`` and ``predictions``.
         unfinished: the cells that have no figures, those that failed first.
         commands: the overrides of every command that ran the grid.
         repeated: the folders left out because their settings and seeds are another run's.
@@ -60,31 +91,57 @@ def read_sweep(folder: Path) -> Sweep:
     """Read a grid's folder, or one of single runs; refuse it if none is finished, or damaged."""
     plan = runs.read_plan(folder)
     failed = {k: v for k, v in runs.failures(folder).items() if not runs.is_finished(folder / k)}
-    rows, states = [], {folder / name: "failed" for name in failed}
-    planned = {folder / name for name in plan["cells"]}
-    found = {path for path in folder.iterdir() if path.is_dir()}
-    for path in sorted((planned | found) - states.keys()):
+    states = dict.fromkeys(failed, "failed")
+    rows: list[dict[str, Any]] = []
+    kept_bytes, same = 0, _Same()
+    planned = plan["cells"]
+    found = {path.name for path in folder.iterdir() if path.is_dir()}
+    for name in sorted((found | planned.keys()) - states.keys()):
+        path = folder / name
         if runs.is_finished(path):
-            rows.append(_read_run(path))
-        elif (path / runs.CONFIG).is_file() or (path in planned and any(path.glob("*"))):
-            states[path] = "interrupted or running"
-        elif path in planned:
-            states[path] = "not begun"
+            row, columns = _read_run(path)
+            spots = "bound_x" in columns
+            kept_bytes += spots * sum(column.nbytes for column in columns.values())
+            row["predictions"] = Predictions(path, columns, spots and kept_bytes <= _KEPT_BYTES)
+            rows.append({intern(key): same.as_before(value) for key, value in row.items()})
+        elif (path / runs.CONFIG).is_file() or (name in planned and any(path.glob("*"))):
+            states[name] = "interrupted or running"
+        elif name in planned:
+            states[name] = "not begun"
     if not rows:
         raise UserError(_nothing(folder, states.values(), failed.values()))
     table = pd.DataFrame(rows, dtype=object)
-    repeated = table[["model", "split", "settings", "seeds"]].map(repr).duplicated()
+    told = table["settings"].map(id)  # equal ones are the same
+    repeated = table[["model", "split", "seeds"]].assign(settings=told).duplicated()
     unfinished = [
-        _unfinished(path, plan["cells"].get(path.name), state, failed.get(path.name, ""), table)
-        for path, state in states.items()
+        _unfinished(folder / name, planned.get(name), state, failed.get(name, ""), table)
+        for name, state in states.items()
     ]
     left_out = table.loc[repeated, "cell"].tolist()
     return Sweep(folder.resolve().name, table[~repeated], unfinished, plan["commands"], left_out)
 
 
+class _Same:
+    """Finds texts and settings that were there before: thousands of runs have few that differ."""
+
+    def __init__(self) -> None:
+        self.before: dict[bytes, Any] = {}
+
+    def as_before(self, value: Any) -> Any:
+        """Return an equal text or dictionary that was there before, or the value."""
+        if isinstance(value, str):
+            return intern(value)
+        if not isinstance(value, dict):
+            return value
+        known = blake2b(repr(value).encode(), digest_size=16).digest()
+        if known not in self.before:
+            self.before[known] = {intern(key): self.as_before(one) for key, one in value.items()}
+        return self.before[known]
+
+
 def comparison(table: pd.DataFrame) -> str:
     """Write every run's figures as CSV, the smallest mean error first."""
-    ours = ["folder", "settings", "seeds", "overrides", "predictions", "versions"]
+    ours = ["folder", "settings", "seeds", "overrides", "predictions", "tested", "versions"]
     shown = table.sort_values(MEAN_ERROR, kind="stable").drop(columns=ours, errors="ignore")
     return str(shown.to_csv(index=False, lineterminator="\n"))
 
@@ -108,7 +165,7 @@ def _nothing(folder: Path, states: Iterable[str], reasons: Iterable[str]) -> str
     return f"{folder}: no cell is finished, nothing to report: {counts}{why}"
 
 
-def _read_run(folder: Path) -> dict[str, Any]:
+def _read_run(folder: Path) -> tuple[dict[str, Any], Columns]:
     metrics, file = runs.read_metrics(folder), folder / runs.METRICS
     if not (folder / runs.CONFIG).is_file():
         raise UserError(f"{folder} is no training run's: it lacks {runs.CONFIG}")
@@ -131,15 +188,16 @@ def _read_run(folder: Path) -> dict[str, Any]:
     settings = runs.settings_of(runs.read_yaml(folder / runs.CONFIG, dict))
     if "scenario" in overrides:  # its name stands for them
         settings = {k: v for k, v in settings.items() if k in overrides or not k.startswith(_SCENE)}
-    return {
+    row = {
         "cell": folder.name,
         **metrics,
         "folder": folder,
         "settings": telling(settings, solved=metrics.get("lr", 0) is None),
         "seeds": repr([settings.get(key) for key in SEEDS]),
         "overrides": overrides,
-        "predictions": predictions,
+        "tested": len(truth),
     }
+    return row, predictions
 
 
 def _read_overrides(folder: Path) -> dict[str, str]:

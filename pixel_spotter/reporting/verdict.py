@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from pixel_spotter.metrics import small, whole
-from pixel_spotter.reporting.groups import Estimate, Group, by_split, estimate, seen_share
+from pixel_spotter.reporting.groups import MANY, Estimate, Group, by_split, estimate, seen_share
 from pixel_spotter.reporting.table import MEAN_ERROR
 
 MISSES_PX = 1.0  # a larger mean error is called a failure: it is off by more than a pixel
@@ -87,7 +87,8 @@ def judge(groups: Sequence[Group]) -> Verdict:
         reasons.append(f"{where}: {listed(failing)}.")
     missing = [name for name in table if name not in worst]
     if missing:
-        reasons.append(f"Not compared, as not finished on {listed(splits)}: {listed(missing)}.")
+        names = [*missing[:MANY], *[f"{len(missing) - MANY:,} others"] * (len(missing) > MANY)]
+        reasons.append(f"Not compared, as not finished on {listed(splits)}: {listed(names)}.")
     return Verdict(headline, reasons, best.variant, holds, splits, ranking)
 
 

@@ -96,7 +96,7 @@ def test_the_figures_are_those_of_the_file(run: Run) -> None:
     columns = runs.read_predictions(run.folder)
     for name, value in figures_of(columns).items():
         assert run.metrics[f"test/{name}"] == value, name
-    by_position = error_by_position(columns, (16, 16))
+    by_position = error_by_position([columns], (16, 16))
     pixels = pixel_of(as_xy(columns, "_true"), (16, 16))
     assert np.isfinite(by_position).sum() == len(torch.unique(pixels, dim=0))
     corner = pixels.tolist().count([15, 15])

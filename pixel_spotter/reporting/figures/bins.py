@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from pixel_spotter.reporting.figures.drawing import colours_of
-from pixel_spotter.reporting.groups import Group
+from pixel_spotter.reporting.groups import Group, few
 
 LEAST = 50
 """A bin with fewer spots is left out."""
@@ -25,10 +25,10 @@ _MARKERS = "osD^vPX*"
 
 
 def having(groups: Sequence[Group], *names: str) -> list[Group]:
-    """Return the groups whose runs have columns and a bound, and found `LEAST` spots or more."""
+    """Return few groups whose runs have columns and a bound, and found `LEAST` spots or more."""
     needed = {"bound_x", "bound_y", *names}
     known = [g for g in groups if all(needed <= one.keys() for one in g.runs["predictions"])]
-    return [g for g in known if spots_of(g)["square"].count() >= LEAST]
+    return [g for g in few(known) if spots_of(g)["square"].count() >= LEAST]
 
 
 def spots_of(group: Group) -> pd.DataFrame:

@@ -10,7 +10,17 @@ from matplotlib.ticker import MaxNLocator
 
 from pixel_spotter import runs
 from pixel_spotter.reporting.figures.drawing import colours_of, legend, log_scale, panels, styled
-from pixel_spotter.reporting.groups import Curve, Group, Section, by_split, curves_over, estimate
+from pixel_spotter.reporting.groups import (
+    BEST,
+    MANY,
+    Curve,
+    Group,
+    Section,
+    by_split,
+    curves_over,
+    estimate,
+    few,
+)  # fmt: skip
 
 _SETTINGS = {"data.train_samples": "training samples", "trainer.max_epochs": "epochs"}
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
@@ -25,7 +35,7 @@ _CAPTION = (
 def sections(groups: Sequence[Group]) -> Iterator[Section]:
     """Show curves against what the grid varies, and the learning curves."""
     yield from over_settings(groups)
-    yield from learning(groups)
+    yield from learning(few(groups))
 
 
 def over_settings(groups: Sequence[Group]) -> Iterator[Section]:
@@ -34,7 +44,10 @@ def over_settings(groups: Sequence[Group]) -> Iterator[Section]:
         shown: dict[str, dict[str, Curve]] = {}
         exact = set()
         for split, own in by_split(groups).items():
-            for name, curve in curves_over(key, own).items():
+            curves = [*curves_over(key, own).items()]
+            if len(curves) > MANY:
+                curves = sorted(curves, key=lambda pair: min(pair[1].values()))[:BEST]
+            for name, curve in curves:
                 if any(error.mean for error in curve.values()):
                     shown.setdefault(split, {})[name] = curve
                 else:
@@ -54,12 +67,15 @@ def over_settings(groups: Sequence[Group]) -> Iterator[Section]:
 def learning(groups: Sequence[Group]) -> Iterator[Section]:
     """Show a panel for each model, a line for each split or setting; of both, a panel a setting."""
     several_splits = len(by_split(groups)) > 1
+    labels: dict[str, set[str]] = {}
+    for group in groups:
+        labels.setdefault(group.model, set()).add(group.label)
     shown: dict[str, dict[str, Curve]] = {}
     for group in groups:
-        labels = {other.label for other in groups if other.model == group.model}
         curve = over_seeds(group)
         if group.trained and len(curve) > 1:
-            panel = group.variant if several_splits and len(labels) > 1 else group.model
+            several = several_splits and len(labels[group.model]) > 1
+            panel = group.variant if several else group.model
             line = group.split if several_splits else group.label or group.split
             shown.setdefault(panel, {})[line] = curve
     drawn = [curve for lines in shown.values() for curve in lines.values()]
@@ -69,10 +85,13 @@ def learning(groups: Sequence[Group]) -> Iterator[Section]:
 
 def over_seeds(group: Group) -> Curve:
     """Return the mean over seeds of the epochs that all runs reached."""
-    epochs = [runs.read_epochs(folder) for folder in group.runs["folder"]]
-    if not all(_VAL in run for run in epochs):
-        return {}
-    table = pd.concat([run[_VAL] for run in epochs], axis=1).dropna()
+    found = []
+    for folder in group.runs["folder"]:
+        epochs = runs.read_epochs(folder)
+        if _VAL not in epochs:
+            return {}
+        found.append(epochs[_VAL].copy())  # without the rest
+    table = pd.concat(found, axis=1).dropna()
     return {int(epoch): estimate(row) for epoch, row in zip(table.index, table.values, strict=True)}
 
 

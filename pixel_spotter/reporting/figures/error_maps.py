@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from pixel_spotter.coordinates import Columns, Size
 from pixel_spotter.metrics import error_by_position, pixels
 from pixel_spotter.reporting.figures.drawing import PLAIN, panels, styled
-from pixel_spotter.reporting.groups import Group, Section, by_split
+from pixel_spotter.reporting.groups import Group, Section, by_split, few
 
 ERROR_RANGE_PX = (0.01, 30.0)  # that the colours of every map span, so that maps compare
 _UNTESTED = "#dfe1e3"
@@ -27,7 +27,7 @@ _CAPTION = (
 
 def sections(groups: Sequence[Group]) -> Iterator[Section]:
     """Show a map for each group but of spots, which have pictures of their own."""
-    shown = (group for group in groups if not group.figure("test/bound_px"))
+    shown = few([group for group in groups if not group.figure("test/bound_px")])
     for split, own in by_split(shown).items():
         titles = [f"{g.variant}, {pixels(g.error.mean)} px".replace(", ", "\n") for g in own]
         maps = {title: group.error_by_position() for title, group in zip(titles, own, strict=True)}
@@ -60,7 +60,7 @@ def show_error(axes: Axes, error: np.ndarray) -> AxesImage:
 def error_map(columns: Columns, size: Size, title: str) -> Figure:
     """Draw the error at every tested position; positions without one stay grey."""
     figure, (axes,) = panels([""], 1, (5.2, 4.6))
-    picture = show_error(axes, error_by_position(columns, size))
+    picture = show_error(axes, error_by_position([columns], size))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set(xlabel="x (px)", ylabel="y (px)")

@@ -10,7 +10,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from pixel_spotter.reporting.figures.drawing import colours_of, legend, log_scale, panels, styled
-from pixel_spotter.reporting.groups import Group, Section, by_split
+from pixel_spotter.reporting.groups import Group, Section, by_split, few
 
 _CAPTION = (
     "Training time against mean error on test positions, both logarithmic; down and left is "
@@ -27,7 +27,7 @@ Point = tuple[str, float, float]
 
 def sections(groups: Sequence[Group]) -> Iterator[Section]:
     """Show a panel for each split that has models which were trained in the grid."""
-    here = [group for group in groups if not group.trained_before]
+    here = few([group for group in groups if not group.trained_before])
     if any(group.trained for group in here):
         yield Section("Accuracy and cost", _CAPTION, name="frontier", figure=draw(here))
 
