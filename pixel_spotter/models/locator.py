@@ -157,7 +157,7 @@ class Locator:
             self.restore({"sigma_px": width})
         if odd and shape.alone >= 10:
             said.append(
-                "psf: most spots are no Gaussians, or several: what is found near bright ones may "
+                "psf: many spots are no Gaussians, or several: what is found near bright ones may "
                 "be their shape. Give psf.file, if it was measured"
             )
         return said

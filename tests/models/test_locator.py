@@ -192,7 +192,7 @@ def test_spots_that_are_no_gaussians_are_doubted_and_what_is_beside_them_is_flag
     )
     recorded = counts(photons=30_000.0, xy=many, psf=psf)
     locator = Locator(**TOLD, read_noise=1.5)  # type: ignore[arg-type]
-    assert "most spots are no Gaussians" in " ".join(locator.learn(recorded))
+    assert "many spots are no Gaussians" in " ".join(locator.learn(recorded))
     columns = locator(recorded)
     place = torch.stack([columns["x"], columns["y"]], dim=1)
     away = torch.cdist(place, many).amin(dim=1)
