@@ -228,7 +228,7 @@ def _shape_near(
     if not len(frame):
         return 0.0, None
     strength = height[frame, xy[:, 1], xy[:, 0]]
-    alone = _alone(frame, xy, strength, side)
+    alone = _alone(frame, xy, side)
     enough = alone.sum() >= 5
     if enough:
         frame, xy, strength = frame[alone], xy[alone], strength[alone]
@@ -247,15 +247,11 @@ def _shape_near(
     return brightest.values[found].square().sum().item(), shape
 
 
-def _alone(frame: Tensor, xy: Tensor, strength: Tensor, reach: int) -> Tensor:
-    """Return which places, pixels (N, 2), have none within ``reach``, px, a third as strong."""
+def _alone(frame: Tensor, xy: Tensor, reach: int) -> Tensor:
+    """Return which places, pixels (N, 2), have no other within ``reach``, px, in their frame."""
     place = torch.column_stack([xy.double(), frame.double() * 1e6]).cpu().numpy()
-    pairs = cKDTree(place).query_pairs(reach, p=math.inf, output_type="ndarray")
-    alone = torch.ones_like(frame, dtype=torch.bool)
-    for own, other in (pairs.T, pairs.T[::-1].copy()):
-        own, other = (torch.from_numpy(part).to(frame) for part in (own, other))
-        alone[own[strength[other] > 0.3 * strength[own]]] = False
-    return alone
+    away, _ = cKDTree(place).query(place, 2, p=math.inf)
+    return torch.from_numpy(away[:, 1]).to(frame.device) > reach
 
 
 def _shape(
@@ -365,8 +361,7 @@ def _noise_per_light(above: Tensor, level: float) -> Tensor:
     frame, xy = maxima(height, threshold(1e-4, (above.shape[1], above.shape[2]), width))
     if len(frame) < 5:
         return above.new_zeros(0)
-    strength = height[frame, xy[:, 1], xy[:, 0]]
-    kept = _alone(frame, xy, strength, side) & (strength > 12)
+    kept = _alone(frame, xy, side) & (height[frame, xy[:, 1], xy[:, 0]] > 12)
     frame, xy = frame[kept][:_MOST], xy[kept][:_MOST]
     if len(frame) < 5:
         return above.new_zeros(0)

@@ -93,18 +93,6 @@ class Spots(NamedTuple):
         return Spots(*(torch.cat(parts) for parts in zip(self, others, strict=True)))
 
 
-class Without(NamedTuple):
-    """What is in windows if one of their spots is not.
-
-    Args:
-        expected: photons, (B, w, w).
-        deviance: half that of each pixel from this, likewise.
-    """
-
-    expected: Tensor
-    deviance: Tensor
-
-
 class Search:
     """Looks for all spots in frames.
 
@@ -392,14 +380,12 @@ class Search:
                 parts.rows(close), ended.rows(close), expected[close], added[close], False
             )
             score = score.index_copy(0, close, exact)
-            without = Without(
-                *(o.index_copy(0, close, n) for o, n in zip(without, then, strict=True))
-            )
+            without = without.index_copy(0, close, then)
         if self.fit_width:
             ended, found = fit(parts, ended.theta, self.psf, True, added)
             expected = spots_of(self.psf, ended.theta, side).expected + others
         xy = ended.theta[:, :2] + parts.corner
-        hot = self._mask_hot(parts, frame, xy, without, score)
+        hot = self._mask_hot(parts, frame, ended.theta, without, score)
         near = (xy - centre).abs().amax(dim=1) <= side / 2
         inside = ((xy > -_BEYOND) & (xy < sides_px(self.size, xy) - 1 + _BEYOND)).all(dim=1)
         covariance = inverse(ended.information)[:, :3, :3]
@@ -415,40 +401,38 @@ class Search:
         )
 
     def _mask_hot(
-        self, parts: Windows, frame: Tensor, xy: Tensor, without: Without, score: Tensor
+        self, parts: Windows, frame: Tensor, theta: Tensor, without: Tensor, score: Tensor
     ) -> Tensor:
         """Return where a single pixel's own light would explain more than a spot's, (B,) bool.
 
-        Such pixels, of the nine around each spot, are seen no more. The light of a spot that has
-        another shape is in the pixels beside them as well.
+        Such pixels, of the nine around each spot, are seen no more. Light of a spot of whatever
+        shape is in the pixels beside one as well.
 
         Args:
             parts: the windows.
             frame: of which frame each is.
-            xy: where the spots were found, px.
-            without: what is there without the spot.
+            theta: of the spots, in their windows; see `Point`.
+            without: half the deviance of each pixel from what is expected without the spot.
             score: of the spots.
         """
-        pixel = (xy + 0.5).floor().long()
-        own = torch.where(parts.seen, without.deviance, torch.nan)
-        most, place = windows(own, pixel - parts.corner, 3).image.flatten(1).max(dim=1)
+        pixel = (theta[:, :2] + 0.5).floor().long()
+        own = torch.where(parts.seen, without, torch.nan)
+        most, place = windows(own, pixel, 3).image.flatten(1).max(dim=1)
         alone = (2 * most).sqrt()
         at = pixel - 1 + from_index(place, (3, 3))
-        above = windows(parts.image - without.expected, at - parts.corner, 3).image
-        middle, one = xy.new_ones(1, 2), xy.new_full((1,), self.sigma)
-        share = self.psf.share(middle, one, (3, 3))[0]
-        cross = share.new_tensor([[0, 1, 0], [1, 0, 1], [0, 1, 0]])
-        beside, own_share = (share * cross).sum(), share[1, 1]
-        spread = (above * cross).sum(dim=(1, 2)) / beside > above[:, 1, 1] / own_share / 2
+        around = windows(parts.image - theta[:, -2, None, None], at, 3).image
+        share = self.psf.share(theta.new_ones(1, 2), theta.new_full((1,), self.sigma), (3, 3))
+        beside, its = (one[:, [0, 1, 1, 2], [1, 0, 2, 1]].sum(dim=1) for one in (around, share))
+        spread = 2 * beside * share[:, 1, 1] > around[:, 1, 1] * its
         hot = (alone > score) & (alone > self.level) & ~spread
-        x, y = at[hot].unbind(dim=1)
+        x, y = (at + parts.corner)[hot].unbind(dim=1)
         self.image[frame[hot], y, x] = torch.nan
         return hot
 
     def _score(
         self, parts: Windows, ended: Point, expected: Tensor, added: Tensor, quick: bool
-    ) -> tuple[Tensor, Without]:
-        """Return how far the first of each window's spots stands out, (B,), and from what.
+    ) -> tuple[Tensor, Tensor]:
+        """Return how far the first of each window's spots stands out, (B,), and in which pixels.
 
         Args:
             parts: the windows.
@@ -481,8 +465,7 @@ class Search:
         with_it, without = (
             deviances(parts.image, one, empty, added) * parts.seen for one in (expected, empty)
         )
-        score = (2 * (without - with_it).sum(dim=(1, 2))).clamp(min=0).sqrt()
-        return score, Without(empty, without)
+        return (2 * (without - with_it).sum(dim=(1, 2))).clamp(min=0).sqrt(), without
 
     def _none(self, count: int = 0) -> Spots:
         zeros = self.image.new_zeros(count, 5)

@@ -10,7 +10,7 @@ from pixel_spotter.coordinates import Columns, as_xy
 from pixel_spotter.data.spots import SpotDataModule
 from pixel_spotter.estimators.detection import threshold, unevenness
 from pixel_spotter.estimators.locating import Search, Spots
-from pixel_spotter.simulation.psf import GaussianPSF, light
+from pixel_spotter.simulation.psf import GaussianPSF, MeasuredPSF, light
 
 PSF = GaussianPSF()
 
@@ -129,6 +129,27 @@ def test_a_faint_spot_beside_a_bright_one_is_found_once_that_is_taken_away() -> 
     )
     spots = found(image)
     assert (torch.bincount(spots.frame, minlength=100) == 2).double().mean() > 0.95
+
+
+def test_bright_pixels_of_a_spot_of_another_shape_are_not_hot() -> None:
+    y, x = torch.meshgrid(*[torch.arange(-60.0, 61) / 5] * 2, indexing="ij")
+    psf = MeasuredPSF(torch.exp(-((x + y) ** 2) / 3.4 - (x - y) ** 2 / 1.6), 5)
+    grid = torch.cartesian_prod(torch.arange(3.0), torch.arange(3.0)) * 30 + 16
+    place = grid + torch.rand(9, 2, generator=torch.Generator().manual_seed(0))
+    share = psf.share(place, torch.ones(9), (96, 96)).sum(dim=0)
+    search = Search(exposed(10 + 1e5 * share)[None], 0, PSF, 1.1, fit_width=True)
+    spots = search.all()
+    assert search.image.isfinite().all()
+    assert (torch.cdist(place, spots.theta[:, :2]).amin(dim=1) < 1).all()
+
+
+def test_two_close_pairs_beside_each_other_are_four() -> None:
+    four = torch.tensor([[15.0, 16.2], [16.9, 16.2], [21.6, 16.2], [23.5, 16.2]])
+    spots = torch.cat([four, torch.full((4, 1), 4000.0)], dim=1).expand(20, -1, -1)
+    flat, wide = torch.full((20,), 10.0), torch.ones(20)
+    image = exposed(light(PSF, spots, flat, wide, (32, 40)))
+    count = torch.bincount(found(image).frame, minlength=20)
+    assert (count == 4).float().mean() > 0.9
 
 
 def test_hot_pixels_are_no_spots_and_hide_none() -> None:

@@ -165,6 +165,7 @@ def test_spots_of_another_width_than_is_told_are_fitted_with_their_own(told: flo
     columns = locator(recorded)
     assert_found(columns)
     assert {*columns["flag"].tolist()} == {0}
+    assert len(columns["sigma_px"].unique()) > 1
     again = Locator(**TOLD, read_noise=1.5, sigma_px=told)  # type: ignore[arg-type]
     again.restore(locator.estimated)
     assert torch.equal(again(recorded)["sigma_px"], columns["sigma_px"])
