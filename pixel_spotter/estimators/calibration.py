@@ -24,6 +24,9 @@ _CLASSES = 20
 _WIDTHS_PX = (0.8, 1.2, 1.8, 2.7, 4.0)
 """Widths of spots that are looked for, where nobody said how wide they are."""
 
+_ENOUGH = 2**20
+"""So many pixels are enough, if they hold a hundred spots with none beside them."""
+
 _MOST = 500
 """So many spots are enough to tell their width from."""
 
@@ -206,6 +209,10 @@ def spot_shape(image: Tensor, variance: float | Tensor, ratio: float | None = No
         variance: of the noise beside that of light, photons², a number or (H, W).
         ratio: of a spot's width along y to that along x, if that is known.
     """
+    if (skipped := image.numel() // _ENOUGH) > 1:
+        some = spot_shape(image[::skipped], variance, ratio)
+        if some is not None and some.alone >= 100:
+            return some
     noise = torch.as_tensor(variance).to(image).expand(image.shape)
     found = [_shape_near(width, image, noise, ratio) for width in _WIDTHS_PX]
     _, best = max(found, key=lambda one: one[0])
@@ -324,10 +331,14 @@ def noise_of_spots(counts: Tensor, background: Noise) -> Noise | None:
         background: how much noise there is in the background.
     """
     gain, offset = background.gain, background.offset
+    shape = None
     for _ in range(6):
         image = (counts - offset) * gain
         level = image.nanmedian().item()
-        slopes = _noise_per_light(image - level, level)
+        shape = shape or spot_shape(image - level, level, 1.0)
+        if shape is None:
+            return None
+        slopes = _noise_per_light(image - level, level, shape.sigma_px)
         if len(slopes) < 5:
             return None
         # Of photons as they were taken for: what of the noise grows, if not all of it.
@@ -344,18 +355,15 @@ def _unsure(values: Tensor) -> float:
     return 1.25 * spread / math.sqrt(len(values))
 
 
-def _noise_per_light(above: Tensor, level: float) -> Tensor:
+def _noise_per_light(above: Tensor, level: float, width: float) -> Tensor:
     """Return by how much the variance grows with light, for each of some isolated spots.
 
     Args:
         above: frames without their background, photons.
         level: of that background, whose variance it is.
+        width: of the spots, px.
     """
     noise = torch.full_like(above, level)
-    shape = spot_shape(above, noise, 1.0)
-    if shape is None:
-        return above.new_zeros(0)
-    width = shape.sigma_px
     side = 2 * max(5, round(5.5 * width)) + 1
     height = standing_out(above, torch.zeros_like(above), noise, width, side)
     frame, xy = maxima(height, threshold(1e-4, (above.shape[1], above.shape[2]), width))

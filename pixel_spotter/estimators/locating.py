@@ -231,7 +231,10 @@ class Search:
 
         Where light has another shape than spots, many together are no better than one.
         """
-        known = known.rows(known.score > _CLEAR * self.level)
+        xy = known.theta[:, :2]
+        within = ((xy >= 0) & (xy <= sides_px(self.size, xy) - 1)).all(dim=1)
+        narrow = known.theta[:, 4] < 1.3 * self.sigma  # a wide one may have been several
+        known = known.rows((known.score > _CLEAR * self.level) & within & narrow)
         if not len(known.frame) or not (lost := self.dark(known, spots)).any():
             return spots
         away, _ = cKDTree(known.rows(lost).places()).query(spots.places(), p=math.inf)
