@@ -97,7 +97,8 @@ def _train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     log.info("%s %s in %s (name=%s continues it)", words, model_name, run_dir, cfg.name)
     trainer.fit(model, data, ckpt_path=before)
     epochs, seconds = trainer.current_epoch, time_limit.time_elapsed("train")
-    ended = "max_time" if time_limit.ran_out and epochs < cfg.trainer.max_epochs else "max_epochs"
+    cut = time_limit.ran_out and not solved and epochs < cfg.trainer.max_epochs
+    ended = "max_time" if cut else "max_epochs"
     stop = trainer.early_stopping_callback
     if stop is not None and stop.wait_count >= stop.patience:
         ended = "early_stopping"

@@ -6,7 +6,7 @@ from typing import Any
 
 import hydra
 import pytest
-from conftest import CPU, CommandServer, read_json
+from conftest import CPU, CommandServer, compose, read_json
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig, OmegaConf
 
@@ -15,6 +15,8 @@ from pixel_spotter.cli import grid
 from pixel_spotter.cli.cells import Cells, Configs, finished, words_of
 from pixel_spotter.cli.help import CONF_DIR
 from pixel_spotter.errors import UserError
+from pixel_spotter.train import train
+from pixel_spotter.training import callbacks
 
 MASTER = OmegaConf.create({"hydra": {"overrides": {"hydra": []}}})
 
@@ -176,6 +178,13 @@ def test_a_grid_that_has_the_time_says_nothing_of_it(
     assert ended.code == 0, ended.stderr
     assert "max_time:" not in ended.stdout
     assert "2 cells finished, none open" in ended.stdout
+
+
+def test_a_solved_model_has_all_its_time_in_one_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callbacks.TimeLimit, "ran_out", True)
+    assert train(compose(TINY), tmp_path / "run", "argmax")["ended"] == "max_epochs"
 
 
 @pytest.mark.parametrize(
