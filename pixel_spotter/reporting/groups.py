@@ -19,8 +19,8 @@ from pixel_spotter.reporting.table import MEAN_ERROR, SEEN, Unfinished, is_figur
 SPLITS = ("uniform", "quadrant", "border", "iid", "isolated")
 """The order in which splits are shown, and the first of the scenarios; others come after them."""
 
-MANY, BEST = 60, 24
-"""Of more than so many groups on a split, pictures show so many: those with the least error."""
+MANY, BEST = 60, 12
+"""Of more than so many groups on a split, pictures show so many, the best: one for each colour."""
 
 BASELINE = "baseline"  # the label of the runs whose settings most of a model's runs share
 _NAMED = ("model", "model.estimator", "data.split", "scenario")  # what a cell is named by

@@ -73,7 +73,7 @@ def test_tables_and_pictures_have_an_end_and_the_csv_has_all(
     assert len([*csv.reader((tmp_path / "report.csv").read_text().splitlines())]) == 1 + count
     assert len([*csv.reader((tmp_path / "comparison.csv").read_text().splitlines())]) == 1 + count
     figures = {one.name: one.figure for one in Report(report.sweep).sections() if one.figure}
-    assert len(figures["error_uniform"].axes) == 25 + 1, "five rows of maps, and the colours"
+    assert len(figures["error_uniform"].axes) == 15 + 1, "three rows of maps, and the colours"
     assert len(figures["training"].axes[0].lines) == BEST
     assert len(figures["frontier"].axes[0].collections) == BEST
     times = {name: len([one for one in read if one[0] == name]) for name, _ in read}
