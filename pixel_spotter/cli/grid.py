@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, ListConfig
@@ -108,7 +109,9 @@ class AroundGrid(Callback):
         problem = f"{len(failed)} cells failed" if failed else ""
         try:
             if not self.dry_run:
-                print_report(write_report(self.folder), self.folder)
+                with FileLock(self.folder / f"{runs.LOCK}.{runs.PLAN}"):
+                    written = write_report(self.folder)  # one, when two commands end together
+                print_report(written, self.folder)
         except Exception as error:
             lines = [f"no report: {mistakes.user_message(error) or repr(error)}", f"{problem}:"]
             for reason, cells in runs.by_reason(failed).items():
