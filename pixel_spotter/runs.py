@@ -31,6 +31,7 @@ PLAN = "plan.json"
 LOCK = ".lock"
 BEST = "checkpoints/best.ckpt"
 LAST = "checkpoints/last.ckpt"
+KEPT = "checkpoints/after_{}"  # so many epochs: both, for a shorter run
 
 CONFIG = ".hydra/config.yaml"
 OVERRIDES = ".hydra/overrides.yaml"

@@ -8,7 +8,9 @@ if __name__ == "__main__":
 import logging
 import math
 import re
+import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from pixel_spotter import runs
+from pixel_spotter.cli.family import alike, siblings, turn
 from pixel_spotter.cli.grid import run_cell, training_time
 from pixel_spotter.cli.mistakes import instantiate, refuse_out_of_range
 from pixel_spotter.cli.start import run_command
@@ -31,7 +34,7 @@ from pixel_spotter.files import read_tensors
 from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.loading import load_model, own_modules
 from pixel_spotter.models.solved import SolvedRegressor
-from pixel_spotter.training import callbacks
+from pixel_spotter.training import callbacks, prefixes
 from pixel_spotter.training.measure import measure, print_figures
 
 log = logging.getLogger(__name__)
@@ -59,19 +62,25 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
                 log.info("already finished: %s", run_dir)
                 return metrics
             (run_dir / runs.METRICS).unlink()  # it is no longer
+        others = siblings(cfg, run_dir)
         try:
-            return _train(cfg, run_dir, model_name)
+            with turn(run_dir, others):
+                return _train(cfg, run_dir, model_name, others)
         except SystemExit as end:  # how Lightning ends after Ctrl-C
             raise KeyboardInterrupt from end
 
 
-def _train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
+def _train(
+    cfg: DictConfig, run_dir: Path, model_name: str, others: Mapping[int, Path]
+) -> dict[str, Any]:
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     data, model = make(cfg, model_name)
     seed = callbacks.SeedEachEpoch(cfg.seed)
     time_limit = callbacks.TimeLimit(training_time(cfg.trainer.max_time))
     best, last = run_dir / runs.BEST, run_dir / runs.LAST
+    stops = {most for most, other in others.items() if not runs.is_finished(other)}
     doing: list[Callback] = [seed, time_limit, callbacks.EpochTable(run_dir)]
+    doing.append(prefixes.Stops(run_dir, stops))
     # last is written after best, and so knows of it
     kept = callbacks.KeptCheckpoint(best, MONITORED), callbacks.KeptCheckpoint(last)
     watched = cfg.trainer.enable_progress_bar and sys.stdout.isatty()
@@ -92,6 +101,10 @@ def _train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     if solved and trainer.world_size > 1:
         raise UserError(f"model={model_name} is solved, not trained: leave out trainer.devices")
 
+    if not (solved or last.is_file()):
+        begun = {most: other for most, other in others.items() if alike(cfg, other)}
+        where = runs.where_it_ran(trainer.strategy.root_device)
+        prefixes.take_prefix(run_dir, begun, cfg.trainer.max_epochs, where)
     before = last if last.is_file() else None
     words = "continuing" if before else "training"
     log.info("%s %s in %s (name=%s continues it)", words, model_name, run_dir, cfg.name)
@@ -120,6 +133,8 @@ def _train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
     if trainer.is_global_zero:
         log_settings(trainer, cfg, metrics)
         runs.write_metrics(run_dir, metrics)
+    for other in others.values():  # what they kept for this run has served
+        shutil.rmtree(prefixes.kept_after(cfg.trainer.max_epochs, other), ignore_errors=True)
     return metrics
 
 

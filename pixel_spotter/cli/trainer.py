@@ -1,6 +1,7 @@
 """What train and evaluate share: a Trainer, and a run folder that is theirs."""
 
 import os
+import shutil
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def claim(run_dir: Path, cfg: DictConfig) -> None:
         unfinished.unlink(missing_ok=True)  # what a killed process was writing
     begun = (run_dir / runs.LAST).is_file() or runs.is_finished(run_dir)
     if (run_dir / runs.CONFIG).is_file() and begun:
-        before, now = map(_comparable, (OmegaConf.load(run_dir / runs.CONFIG), cfg))
+        before, now = map(comparable, (OmegaConf.load(run_dir / runs.CONFIG), cfg))
         changed = [
             f"{key} is {before.get(key)} there and {now.get(key)} here"
             for key in sorted({*before, *now})
@@ -53,6 +54,8 @@ def claim(run_dir: Path, cfg: DictConfig) -> None:
                 f"{run_dir} holds a run with other settings ({how}): choose another name"
             )
         return
+    for of_another in run_dir.glob(runs.KEPT.format("*")):
+        shutil.rmtree(of_another)
     write_text(run_dir / runs.CONFIG, OmegaConf.to_yaml(cfg))
     if HydraConfig.initialized():
         hydra_cfg = HydraConfig.get()
@@ -60,7 +63,7 @@ def claim(run_dir: Path, cfg: DictConfig) -> None:
         write_text(run_dir / runs.OVERRIDES, OmegaConf.to_yaml(hydra_cfg.overrides.task))
 
 
-def _comparable(cfg: Any) -> dict[str, Any]:
+def comparable(cfg: Any) -> dict[str, Any]:
     """Return the settings that are written down; of a group that repeats another, the other's."""
     written, values = (
         runs.settings_of(OmegaConf.to_container(cfg, resolve=resolve))  # type: ignore[arg-type]

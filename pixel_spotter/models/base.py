@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from pixel_spotter import runs
 from pixel_spotter.coordinates import Columns, Size, as_size, as_xy
 from pixel_spotter.data.base import Batch, PointData
 from pixel_spotter.data.values import white_of
@@ -212,12 +213,13 @@ class PointRegressor(L.LightningModule):
             raise UserError(f"optim or scheduler: {error}") from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write down the classes the checkpoint is of, and what was trained on before."""
+        """Write down the classes the checkpoint is of, what was trained on before, and where."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         checkpoint["model_class"] = class_name(type(self))
         checkpoint["model_name"] = self.name
         checkpoint["data_class"] = class_name(type(data))
         checkpoint["trained_before"] = [describe(before) for before in self.trained_before]
+        checkpoint["where_it_ran"] = runs.where_it_ran(self.device)
 
     def _collect(self, batch: Batch, split: str) -> None:
         columns = self.estimate(batch.image)

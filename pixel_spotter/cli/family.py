@@ -1,0 +1,78 @@
+"""Which cells of a grid are one training: those that differ in nothing but their epochs."""
+
+import copy
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+
+from pixel_spotter import runs
+from pixel_spotter.cli.trainer import comparable
+from pixel_spotter.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_EPOCHS = "trainer.max_epochs"
+_LOGGER = "pixel_spotter.training.callbacks.EpochLogger"
+_BLIND = ("pixel_spotter.", "torch.", "lightning.")
+"""Classes in these do not look at how long the training is to be; one's own could."""
+
+
+def siblings(cfg: DictConfig, run_dir: Path) -> dict[int, Path]:
+    """Return the other cells of a grid that train as this one does, by their epochs.
+
+    None, if what a run does in an epoch might depend on how many it has, or what is logged cannot
+    be logged again.
+    """
+    cells = runs.read_plan(run_dir.parent)["cells"]
+    own = cells.get(run_dir.name, {})
+    free = (*runs.FREE_SETTINGS, _EPOCHS)
+    same = runs.without(own, *free)
+    found = {
+        int(cell[_EPOCHS]): run_dir.parent / name
+        for name, cell in cells.items()
+        if own
+        and cell.get(_EPOCHS, "").isdecimal()
+        and cell[_EPOCHS] != own.get(_EPOCHS)
+        and runs.without(cell, *free) == same
+    }
+    return found if found and _independent(cfg) else {}
+
+
+def alike(cfg: DictConfig, other: Path) -> bool:
+    """Tell whether the run in another folder was begun with this one's settings but its epochs."""
+    try:
+        begun = comparable(OmegaConf.create(runs.read_yaml(other / runs.CONFIG, dict)))
+    except (FileNotFoundError, UserError):  # not begun, or damaged
+        return False
+    return runs.without(begun, _EPOCHS) == runs.without(comparable(cfg), _EPOCHS)
+
+
+@contextmanager
+def turn(run_dir: Path, others: Mapping[int, Path]) -> Iterator[None]:
+    """Wait until no other process trains one of these cells: this one may then go on from there."""
+    if not others:
+        yield
+        return
+    first = min(run_dir.name, *(other.name for other in others.values()))
+    lock = FileLock(run_dir.parent / f"{runs.LOCK}.{first}")
+    try:
+        held = lock.acquire(timeout=0)
+    except Timeout:
+        log.info("waiting for the process that trains the same with other epochs: %s", run_dir)
+        held = lock.acquire()
+    with held:
+        yield
+
+
+def _independent(cfg: DictConfig) -> bool:
+    longer = copy.deepcopy(cfg)
+    longer.trainer.max_epochs += 1
+    one, other = (runs.without(comparable(each), _EPOCHS) for each in (cfg, longer))
+    classes = [str(value) for key, value in one.items() if key.endswith("_target_")]
+    given = cfg.start_from is None and cfg.trainer.max_time is None
+    logged = OmegaConf.select(cfg, "logger._target_") == _LOGGER
+    return given and logged and one == other and all(name.startswith(_BLIND) for name in classes)
