@@ -34,7 +34,7 @@ from pixel_spotter.files import read_tensors
 from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.loading import load_model, own_modules
 from pixel_spotter.models.solved import SolvedRegressor
-from pixel_spotter.training import callbacks, prefixes
+from pixel_spotter.training import callbacks, precision, prefixes
 from pixel_spotter.training.measure import measure, print_figures
 
 log = logging.getLogger(__name__)
@@ -106,6 +106,8 @@ def _train(
         where = runs.where_it_ran(trainer.strategy.root_device)
         prefixes.take_prefix(run_dir, begun, cfg.trainer.max_epochs, where)
     before = last if last.is_file() else None
+    if cfg.trainer.precision == "auto":
+        precision.choose(trainer, model, before)
     words = "continuing" if before else "training"
     log.info("%s %s in %s (name=%s continues it)", words, model_name, run_dir, cfg.name)
     trainer.fit(model, data, ckpt_path=before)
@@ -173,6 +175,8 @@ def dry_run(cfg: DictConfig, run_dir: Path, model_name: str) -> None:
     with owned(run_dir):
         data, model = make(cfg, model_name)
         trainer = make_trainer(cfg, logger=False, enable_checkpointing=False)
+        if cfg.trainer.precision == "auto":
+            precision.choose(trainer, model)
         trainer.fit(model, data)
         trainer.test(model, data, verbose=False)
     print(f"Dry run of {model_name}: a batch went through training, validation and test.")

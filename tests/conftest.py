@@ -35,7 +35,8 @@ ROOT = Path(__file__).parents[1]
 settings.register_profile("tests", deadline=None, max_examples=40, database=None)
 settings.load_profile("tests")
 
-CPU = ["trainer=cpu", "trainer.enable_progress_bar=false"]
+CPU = ["trainer=cpu", "trainer.enable_progress_bar=false", "trainer.precision=32-true"]
+"""The same on every processor: `training/test_precision.py` has what chooses by it."""
 TINY = [
     *CPU,
     "model=cnn",

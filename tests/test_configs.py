@@ -13,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from pixel_spotter import estimators
 from pixel_spotter.cli.help import CONF_DIR
-from pixel_spotter.cli.mistakes import instantiate, refuse_unknown_settings
+from pixel_spotter.cli.mistakes import refuse_unknown_settings
+from pixel_spotter.cli.trainer import make_trainer
 from pixel_spotter.data.base import PointData
 from pixel_spotter.data.spots import SpotDataModule
 from pixel_spotter.models.base import PointRegressor
@@ -63,7 +64,7 @@ def test_every_choice_of_every_group(choice: str, model_files: ModelFiles) -> No
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     check_all_is_made(cfg)
     if choice != "trainer=gpu" or torch.cuda.is_available():
-        trainer = instantiate(cfg.trainer, "trainer", logger=False, enable_checkpointing=False)
+        trainer = make_trainer(cfg, logger=False, enable_checkpointing=False)
         assert isinstance(trainer, L.Trainer)
 
 

@@ -527,6 +527,22 @@ def test_the_same_settings_and_seed_count_once(tmp_path: Path) -> None:
     assert "left out" in (tmp_path / "report.md").read_text()
 
 
+def test_a_precision_that_nobody_chose_tells_runs_of_before_not_apart(tmp_path: Path) -> None:
+    """It was 32-true by default, and is auto; what was chosen stands in a cell's overrides."""
+    for seed, default in enumerate(("32-true", "auto")):
+        config = write_cell(tmp_path, "cnn", seed=seed) / runs.CONFIG
+        settings = yaml.safe_load(config.read_text())
+        settings["trainer"]["precision"] = default
+        config.write_text(yaml.safe_dump(settings))
+    chosen = {"trainer.precision": "32-true"}
+    write_cell(tmp_path, "cnn", seed=0, settings=chosen)
+    groups = Report(read_sweep(tmp_path)).groups
+    assert {group.label: len(group.runs) for group in groups} == {
+        "precision=auto": 2,
+        "precision=32-true": 1,
+    }
+
+
 def cells(*models: str, seeds: tuple[int, ...] = (0, 1)) -> list[dict[str, str]]:
     return [
         {"data.split": "uniform", "model": model, "seed": str(seed)}

@@ -366,7 +366,7 @@ def test_a_run_killed_after_training_gives_the_same_figures(copied_run: Run) -> 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
 def test_precisions_that_round_coordinates_are_refused(precision: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=rf"{precision} would round .* use \w+-mixed"):
+    with pytest.raises(UserError, match=rf"{precision} would round .* use auto, \w+-mixed"):
         run_with(tmp_path / "run", f"trainer.precision={precision}")
     assert not (tmp_path / "run").exists()
 

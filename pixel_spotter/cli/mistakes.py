@@ -150,10 +150,10 @@ def refuse_out_of_range(cfg: DictConfig) -> None:
 def refuse_rounding(cfg: DictConfig) -> None:
     """Refuse precisions in which coordinates would be rounded."""
     precision = str(cfg.trainer.precision)
-    if precision not in ("32", "32-true", "16-mixed", "bf16-mixed"):
+    if precision not in ("auto", "32", "32-true", "16-mixed", "bf16-mixed"):
         raise UserError(
             f"trainer.precision={precision} would round coordinates or is none; "
-            f"use bf16-mixed, 16-mixed or 32-true"
+            f"use auto, bf16-mixed, 16-mixed or 32-true"
         )
 
 
@@ -269,6 +269,6 @@ def check_types(config: DictConfig, key: str) -> None:
             raise UserError(_no_setting(f"{key}.{name}", "train"))
         if isinstance(value, DictConfig) and "_target_" in value:
             check_types(value, f"{key}.{name}")
-        else:
+        elif f"{key}.{name}" != "trainer.precision":  # which refuse_rounding looks at
             values[name] = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
     check_arguments(made, values, key)

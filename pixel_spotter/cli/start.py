@@ -121,6 +121,7 @@ def _quieten() -> None:
     logging.raiseExceptions = False
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", ".*AMP with fp16 is not supported on CPU.*")  # it is refused
     # Models that are solved have no optimizer, no loss, and members that were trained before.
     warnings.filterwarnings("ignore", ".*this fit will run with no optimizer.*")
     warnings.filterwarnings("ignore", ".*`training_step` returned `None`.*")

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning import Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
@@ -19,14 +20,31 @@ from pixel_spotter.files import write_text
 
 
 def make_trainer(cfg: DictConfig, **arguments: Any) -> Trainer:
-    """Make the Trainer; time is limited by a callback, samples are shared out by the data."""
+    """Make the Trainer; time is limited by a callback, samples are shared out by the data.
+
+    Where the precision is ``auto``, it is in float32: `training.precision.choose` knows better.
+    """
     mistakes.refuse_rounding(cfg)
-    fixed = {"max_time": None, "use_distributed_sampler": False}
+    precision = str(cfg.trainer.precision)
+    fixed: dict[str, Any] = {"max_time": None, "use_distributed_sampler": False}
+    if precision == "auto":
+        fixed["precision"] = "32-true"
     trainer: Trainer = mistakes.instantiate(cfg.trainer, "trainer", **fixed, **arguments)
     cores = os.cpu_count() or 1
     if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
         raise UserError(f"trainer.devices={trainer.num_devices}: this machine has {cores} cores")
+    _refuse_what_it_cannot(precision, trainer.strategy.root_device)
     return trainer
+
+
+def _refuse_what_it_cannot(precision: str, device: torch.device) -> None:
+    """Refuse a precision that a device does not have: the Trainer would take another."""
+    lacking = precision == "16-mixed" and device.type == "cpu"
+    if device.type == "cuda" and precision == "bf16-mixed":
+        lacking = not torch.cuda.is_bf16_supported()
+    if lacking:
+        where = "on a CPU" if device.type == "cpu" else "on this GPU"
+        raise UserError(f"trainer.precision={precision} cannot be had {where}: use auto")
 
 
 def owned(run_dir: Path) -> AbstractContextManager[None]:
@@ -43,6 +61,8 @@ def claim(run_dir: Path, cfg: DictConfig) -> None:
     begun = (run_dir / runs.LAST).is_file() or runs.is_finished(run_dir)
     if (run_dir / runs.CONFIG).is_file() and begun:
         before, now = map(comparable, (OmegaConf.load(run_dir / runs.CONFIG), cfg))
+        if now.get("trainer.precision") == "auto" and before.get("trainer.precision") == "32-true":
+            now["trainer.precision"] = "32-true"  # with auto, a run goes on as it began
         changed = [
             f"{key} is {before.get(key)} there and {now.get(key)} here"
             for key in sorted({*before, *now})

@@ -49,6 +49,8 @@ class PointRegressor(L.LightningModule):
     """Whether it takes images of other sizes than that which it was trained on."""
     takes_gaps: bool = False
     """Whether pixels without a value, nan, are nothing that disturbs it."""
+    learns_in_bfloat16: bool = False
+    """Whether it was shown to become as exact where ``trainer.precision=auto`` takes bfloat16."""
     features: nn.Module
     head: nn.Module
 
@@ -213,11 +215,12 @@ class PointRegressor(L.LightningModule):
             raise UserError(f"optim or scheduler: {error}") from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write down the classes the checkpoint is of, what was trained on before, and where."""
+        """Write down the classes the checkpoint is of, how, on what and where it was trained."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         checkpoint["model_class"] = class_name(type(self))
         checkpoint["model_name"] = self.name
         checkpoint["data_class"] = class_name(type(data))
+        checkpoint["precision"] = self.trainer.precision
         checkpoint["trained_before"] = [describe(before) for before in self.trained_before]
         checkpoint["where_it_ran"] = runs.where_it_ran(self.device)
 

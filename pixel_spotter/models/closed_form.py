@@ -85,5 +85,6 @@ class ClosedForm(SolvedRegressor):
 
     def decode(self, features: Tensor) -> Columns:
         """Return what the estimator makes of images (B, 1, H, W)."""
-        columns: Columns = self.estimator(features[:, 0], **self.settings)
+        with torch.autocast(features.device.type, enabled=False):
+            columns: Columns = self.estimator(features[:, 0], **self.settings)
         return columns

@@ -165,7 +165,8 @@ class SpotterRegressor(PointRegressor):
         """
         same = (image.shape[1] == self.size[0]) & (image.shape[2] == self.size[1])
         margin = torch.sym_ite(same, self.margin_px, 0)  # which exports as what it is
-        parts = windows(image, find(image, margin), self.window)
+        with torch.autocast(image.device.type, enabled=False):
+            parts = windows(image, find(image, margin), self.window)
         seen = look(parts)
         logs = torch.stack([seen.height, seen.background, seen.spread], dim=1).log()
         shown = torch.cat([seen.image.flatten(1), parts.seen.flatten(1).to(image), logs], dim=1)

@@ -186,6 +186,8 @@ def _read_run(folder: Path) -> tuple[dict[str, Any], Columns]:
     if outside.any() or len(truth) != metrics.get("test/count", len(truth)):
         raise UserError(f"{folder / runs.PREDICTIONS} does not fit {runs.METRICS} beside it")
     settings = runs.settings_of(runs.read_yaml(folder / runs.CONFIG, dict))
+    if settings.get("trainer.precision") == "32-true" and "trainer.precision" not in overrides:
+        settings["trainer.precision"] = "auto"  # the default of before, where nobody chose
     if "scenario" in overrides:  # its name stands for them
         settings = {k: v for k, v in settings.items() if k in overrides or not k.startswith(_SCENE)}
     row = {
