@@ -67,7 +67,6 @@ class EnsembleRegressor(Answers):
         hparams |= {"member_class": class_name(kind), "member_hparams": dict(made[0].hparams)}
         self.save_hyperparameters(hparams, logger=False)
         self.assemble(made)
-        self.learns_in_bfloat16 = all(member.learns_in_bfloat16 for member in made)
 
     @classmethod
     def rebuild(cls, hparams: Mapping[str, Any], trust: Sequence[str] = ()) -> Self:

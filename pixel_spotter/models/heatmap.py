@@ -51,6 +51,7 @@ class HeatmapRegressor(PointRegressor):
             layers += [nn.Conv2d(before, after, 3), nn.ReLU()]
         self.features = nn.Sequential(*layers[:-1])
         self.head = SoftArgmax(self.size, margin=reach)
+        self.to(memory_format=torch.channels_last)
 
     def training_loss(self, image: Tensor, truth: Columns) -> Tensor:
         """Return the mean squared error, px², plus the weighted regularizer."""

@@ -70,6 +70,7 @@ class SpotterRegressor(PointRegressor):
 
     any_size = True
     takes_gaps = True
+    learns_in_bfloat16 = True
 
     def __init__(
         self,

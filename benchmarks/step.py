@@ -1,0 +1,128 @@
+"""Measure what a training step's parts cost, and what single changes to it gain, on a CPU.
+
+    OMP_NUM_THREADS=1 python benchmarks/step.py cnn heatmap spotter
+
+The variants take turns on the same batches, from the same first weights; a first round is not
+counted. What counts is the processor's time, not the clock's: other programs disturb it less, but
+still do. Ratios are of the default to a variant, from the same round: median [min, max].
+"""
+
+import argparse
+import copy
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import lightning as L
+import torch
+from hydra import compose, initialize_config_dir
+from torch import nn
+from torch.optim import Adam, Optimizer
+
+from pixel_spotter.cli.help import CONF_DIR
+from pixel_spotter.data.base import Batch
+from pixel_spotter.models.base import PointRegressor
+from pixel_spotter.train import make
+
+MODELS = {"spotter": ("experiment=spotter", 4)}
+"""What chooses a model, and how many batches are a round: of others, ``model=NAME`` and 16."""
+
+Change = Callable[[PointRegressor], Optimizer]
+"""Changes a model, and makes what it is trained with."""
+
+
+def _in_memory(layout: torch.memory_format, model: PointRegressor) -> Optimizer:
+    return Adam(model.to(memory_format=layout).parameters())
+
+
+def _compiled(model: PointRegressor) -> Optimizer:
+    model.features.compile()
+    return Adam(model.parameters())
+
+
+VARIANTS: dict[str, Change] = {
+    "default": lambda model: Adam(model.parameters()),
+    "bfloat16": lambda model: Adam(model.parameters()),
+    "fused Adam": lambda model: Adam(model.parameters(), fused=True),
+    "foreach Adam": lambda model: Adam(model.parameters(), foreach=True),
+    "no deterministic fills": lambda model: Adam(model.parameters()),
+    "contiguous": partial(_in_memory, torch.contiguous_format),
+    "channels last": partial(_in_memory, torch.channels_last),
+    "compiled": _compiled,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--only", choices=[*VARIANTS][1:], nargs="*", help="default: all")
+    arguments = parser.parse_args()
+    torch.use_deterministic_algorithms(True)  # as the Trainer does
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
+    for name in arguments.models:
+        names = ["default", *(arguments.only or [*VARIANTS][1:])]
+        report(name, names, arguments.rounds)
+
+
+def report(name: str, names: Sequence[str], rounds: int) -> None:
+    """Measure a model's step, and print what came of it."""
+    choice, count = MODELS.get(name, (f"model={name}", 16))
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose("train", [choice])
+    L.seed_everything(0, verbose=False)
+    data, first = make(cfg, name)
+    batches, rendering_s = [], 0.0
+    for index in range(count + 1):
+        samples = torch.arange(index * data.batch_size, (index + 1) * data.batch_size)
+        start_s = time.process_time()
+        batches.append(data.batch("train", 0, samples))
+        rendering_s += time.process_time() - start_s if index else 0
+    models: dict[str, PointRegressor] = {one: copy.deepcopy(first).train() for one in names}
+    optimizers = {one: VARIANTS[one](model) for one, model in models.items()}
+    seconds: dict[str, list[float]] = {one: [] for one in names}
+    for number in range(rounds + 1):
+        for one in names if number % 2 else reversed(names):
+            torch.utils.deterministic.fill_uninitialized_memory = one != "no deterministic fills"
+            taken = train(models[one], optimizers[one], batches[1:], one == "bfloat16")
+            if number:
+                seconds[one].append(taken)
+    print(
+        f"\n{name}: {statistics.median(seconds['default']) / count * 1e3:.1f} ms a step, and",
+        end="",
+    )
+    shares = [rendering_s / (rendering_s + taken) for taken in seconds["default"]]
+    print(f" rendering, {statistics.median(shares):.1%} of both")
+    for one in names[1:]:
+        ratios = [a / b for a, b in zip(seconds["default"], seconds[one], strict=True)]
+        gain = f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
+        print(
+            f"  {one:24}{gain}  {'same' if same(models['default'], models[one]) else 'other'}",
+            end="",
+        )
+        print(" weights afterwards")
+
+
+def train(
+    model: PointRegressor, optimizer: Optimizer, batches: Sequence[Batch], mixed: bool
+) -> float:
+    """Train on batches; return the processor's time that it took, s."""
+    start_s = time.process_time()
+    for batch in batches:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed, cache_enabled=False):
+            loss = model.training_loss(batch.image, batch.truth)
+        loss.backward()
+        optimizer.step()
+    return time.process_time() - start_s
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    """Tell whether two models have become the same, to the last bit."""
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return all(torch.equal(first, second) for first, second in pairs)
+
+
+if __name__ == "__main__":
+    main()
