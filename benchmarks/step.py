@@ -88,6 +88,7 @@ def report(name: str, names: Sequence[str], rounds: int) -> None:
             taken = train(models[one], optimizers[one], batches[1:], one == "bfloat16")
             if number:
                 seconds[one].append(taken)
+    torch.utils.deterministic.fill_uninitialized_memory = True
     print(
         f"\n{name}: {statistics.median(seconds['default']) / count * 1e3:.1f} ms a step, and",
         end="",

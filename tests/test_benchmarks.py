@@ -1,6 +1,7 @@
 """The benchmarks that need no sweep: they run, and their figures are what they must be."""
 
 import importlib
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -211,3 +212,16 @@ def test_weights_for_the_package_are_all_that_answers_need(
     assert data.size == (16, 16)
     for name, column in before.predict(image).items():
         np.testing.assert_array_equal(model.predict(image)[name], column)
+
+
+def test_a_step_in_bfloat16_learns_something_else_and_foreach_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = benchmark("step", monkeypatch)
+    step.report("heatmap", ["default", "bfloat16", "foreach Adam"], rounds=1)
+    head, mixed, foreach = capsys.readouterr().out.strip().splitlines()
+    assert re.fullmatch(r"heatmap: [\d.]+ ms a step, and rendering, [\d.]+% of both", head)
+    assert mixed.split()[0] == "bfloat16"
+    assert mixed.endswith("other weights afterwards")
+    assert foreach.split()[0] == "foreach"
+    assert foreach.endswith("same weights afterwards")

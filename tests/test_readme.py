@@ -39,7 +39,7 @@ from pixel_spotter.simulation.pixels import render_pixels
 PAGES = (
     *("README.md", "CONTRIBUTING.md", "docs/studies.md"),
     *("docs/models.md", "docs/results.md", "docs/spots.md", "docs/peers.md", "docs/design.md"),
-    *("docs/locate.md", "docs/demo.md"),
+    *("docs/locate.md", "docs/demo.md", "docs/speed.md"),
 )
 
 SMALL = ("trainer=cpu", "data.image_size=16", "data.train_samples=300", "data.batch_size=16")

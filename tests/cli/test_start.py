@@ -49,6 +49,7 @@ MISTAKES = [
     ("train", "seed=abc", "seed"),
     ("train", "trainer.max_epochs=2.5", "trainer.max_epochs"),
     ("train", "trainer.precision=64-true", "precision"),
+    ("train", "trainer=cpu trainer.precision=16-mixed", "cannot be had on a CPU"),
     ("train", "trainer.accelerator=abacus", "abacus"),
     ("train", "trainer.devices=0", "devices"),
     ("train", "early_stopping.patience=long", "patience"),
