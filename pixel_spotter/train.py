@@ -36,6 +36,7 @@ from pixel_spotter.models.loading import load_model, own_modules
 from pixel_spotter.models.solved import SolvedRegressor
 from pixel_spotter.training import callbacks, precision, prefixes
 from pixel_spotter.training.measure import measure, print_figures
+from pixel_spotter.training.memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
 def _train(
     cfg: DictConfig, run_dir: Path, model_name: str, others: Mapping[int, Path]
 ) -> dict[str, Any]:
+    keep_freed_memory()
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     data, model = make(cfg, model_name)
     seed = callbacks.SeedEachEpoch(cfg.seed)
