@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -48,6 +50,31 @@ def test_no_dropout_by_default() -> None:
     model = CNNRegressor(16).train()
     image = torch.rand(2, 1, 16, 16)
     assert torch.equal(model(image), model(image))
+
+
+def test_pooling_before_relu_changes_no_bit() -> None:
+    torch.manual_seed(0)
+    pooled_first = CNNRegressor(20, channels=[3, 5], hidden=[7])
+    layers = list(copy.deepcopy(pooled_first.features).children())  # type: ignore[arg-type]
+    for place in (1, 4):
+        assert isinstance(layers[place], nn.MaxPool2d)
+        layers[place], layers[place + 1] = layers[place + 1], layers[place]
+    relu_first = nn.Sequential(*layers)
+    image = torch.rand(64, 1, 20, 20).round(decimals=1) - 0.5  # many ties, and zeros
+    outcomes = []
+    for network in (pooled_first.features, relu_first):
+        features = network(image)
+        features.square().sum().backward()
+        outcomes.append([features, *(weight.grad for weight in network.parameters())])
+    assert all(one.count_nonzero() for one in outcomes[0])
+    assert all(torch.equal(*pair) for pair in zip(*outcomes, strict=True))
+
+
+def test_mean_pooling_comes_after_relu() -> None:
+    torch.manual_seed(0)
+    model, image = CNNRegressor(8, channels=[2], hidden=[], pooling="mean"), torch.rand(4, 1, 8, 8)
+    relu = model.features[0](image).relu()  # type: ignore[index]
+    assert torch.equal(model.encode(image), nn.functional.avg_pool2d(relu, 2).flatten(1))
 
 
 @pytest.mark.parametrize(
