@@ -61,6 +61,7 @@ class CoordConvRegressor(PointRegressor):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         if init == "pixel":
             self._let_the_pixel_win(inner[0], last)
+        self.to(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def _let_the_pixel_win(self, first: nn.Conv2d, last: nn.Conv2d) -> None:
