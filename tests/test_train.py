@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import (
@@ -672,28 +673,48 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
     assert figures(read_json(folder / "metrics.json")) == figures(reference)
 
 
+TWO = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
+
+
 @pytest.mark.slow
-def test_two_processes_test_every_position_once(tmp_path: Path) -> None:
-    two = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu", "name=two"]
-    odd = ["data.batch_size=7", "data.image_size=15"]
-    ended = finish(start("train", *TINY, *two, *odd, cwd=tmp_path))
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [*TINY, "data.image_size=15", "data.train_samples=57", "data.batch_size=7"],
+        [
+            *(*CPU, "experiment=spotter", "data.train_samples=601", "data.batch_size=50"),
+            *("data.val_samples=51", "data.test_samples=101", "model.widths=[32]"),
+        ],
+    ],
+    ids=["cnn", "spotter"],
+)
+def test_two_processes_find_what_one_finds(settings: list[str], tmp_path: Path) -> None:
+    """The last batches are of one sample: the second process has none of its own."""
+    words = [*settings, "trainer.max_epochs=3"]
+    cfg = compose(words)
+    one = Run(tmp_path / "one", cfg, train(cfg, tmp_path / "one", "one"))
+    ended = finish(start("train", *words, *TWO, "name=two", cwd=tmp_path))
     assert ended.code == 0, ended.stderr
+    assert "recommended" not in ended.stderr
     assert [path.name for path in (tmp_path / "outputs/runs").iterdir()] == ["two"]
     folder = tmp_path / "outputs/runs/two"
-    metrics = read_json(folder / "metrics.json")
-    assert metrics["val/count"] == math.ceil(0.1 * 225)
-    assert metrics["test/count"] == math.ceil(0.2 * 225)
-    predictions = runs.read_predictions(folder)
-    assert predictions["sample"].tolist() == [*range(45)]
-    points = [*zip(predictions["x_true"].tolist(), predictions["y_true"].tolist(), strict=True)]
-    assert len({*points}) == 45
+    found = figures(read_json(folder / "metrics.json"))
+    assert found == pytest.approx(figures(one.metrics), rel=1e-4, abs=1e-5)
+    alone, both = (runs.read_predictions(path) for path in (one.folder, folder))
+    assert alone.keys() == both.keys()
+    for name, column in alone.items():
+        torch.testing.assert_close(both[name], column, rtol=1e-4, atol=1e-4)
+    table, other = (runs.read_epochs(path).drop(columns="seconds") for path in (one.folder, folder))
+    np.testing.assert_allclose(other, table, rtol=1e-4, atol=1e-5)
+    weights = [read_tensors(path / runs.LAST)["state_dict"] for path in (one.folder, folder)]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
 def test_of_two_processes_one_tests_nothing(tmp_path: Path) -> None:
-    two = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu", "name=two"]
     one = ["data.split=iid", "data.val_fraction=0.001", "data.test_fraction=0.001"]
-    ended = finish(start("train", *TINY, *two, *one, cwd=tmp_path))
+    ended = finish(start("train", *TINY, *TWO, "name=two", *one, cwd=tmp_path))
     assert ended.code == 0, ended.stderr
     metrics = read_json(tmp_path / "outputs/runs/two/metrics.json")
     assert (metrics["val/count"], metrics["test/count"]) == (1, 1)
@@ -701,8 +722,7 @@ def test_of_two_processes_one_tests_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_without_a_name_share_a_folder(tmp_path: Path) -> None:
-    two = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
-    ended = finish(start("train", *TINY, *two, cwd=tmp_path))
+    ended = finish(start("train", *TINY, *TWO, cwd=tmp_path))
     assert ended.code == 0, ended.stderr
     (folder,) = (tmp_path / "outputs/runs").iterdir()
     assert read_json(folder / "metrics.json")["test/count"] == 52

@@ -17,12 +17,14 @@ from pixel_spotter.randomness import generator
 class Batch(NamedTuple):
     """Images (B, 1, H, W), float32, what is true of them, and their samples' numbers (B,), int64.
 
-    The truth has the columns ``x_true, y_true`` and what else is known, (B,) each, float32.
+    The truth has the columns ``x_true, y_true`` and what else is known, (B,) each, float32. The
+    weight is that of the mean loss, so that the mean over devices is that over all their samples.
     """
 
     image: Tensor
     truth: Columns
     samples: Tensor
+    weight: float = 1.0
 
 
 class PointData(L.LightningDataModule, ABC):
@@ -37,7 +39,7 @@ class PointData(L.LightningDataModule, ABC):
 
     Args:
         size: height and width of the images, px.
-        batch_size: images in a batch, on each device.
+        batch_size: images in a batch, which several devices share.
         num_workers: processes that hand out batches; 0 is fastest, as there is nothing to read.
         seed: what the samples follow from.
     """
@@ -94,15 +96,14 @@ class PointData(L.LightningDataModule, ABC):
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> Batch:
         split = batch["split"]
         epoch = self.trainer.current_epoch if self.trainer and split == "train" else 0
-        return self.batch(split, epoch, batch["samples"])
+        return self.batch(split, epoch, batch["samples"])._replace(weight=batch["weight"])
 
     def _loader(self, split: str) -> DataLoader[Any]:
         trainer = self.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        equal = split == "train"
-        numbers = batches(self.counts[split], self.batch_size, rank, world_size, equal)
+        share = pieces(self.counts[split], self.batch_size, rank, world_size, split == "train")
         return DataLoader(
-            [{"split": split, "samples": samples} for samples in numbers],  # type: ignore[arg-type]
+            [{"split": split, **piece._asdict()} for piece in share],  # type: ignore[arg-type]
             batch_size=None,  # they are batches already
             num_workers=self.num_workers,
             # Without one of its own, a loader draws from the global stream, which dropout needs.
@@ -110,19 +111,26 @@ class PointData(L.LightningDataModule, ABC):
         )
 
 
-def batches(
-    count: int, batch_size: int, rank: int = 0, world_size: int = 1, equal: bool = False
-) -> list[Tensor]:
-    """Return the sample numbers 0 .. count-1 in order, a batch at a time, of the device ``rank``.
+class Piece(NamedTuple):
+    """A device's piece of a batch: its samples' numbers (B,), and the weight of their mean loss."""
 
-    Each of several devices takes its piece of what would be one's larger batch: two with batches of
-    32 see together what one with batches of 64 sees, and noise of consecutive samples stays
-    together (see `randomness.for_samples`). With ``equal`` they get the same number of samples in
-    the same number of batches, as training together needs; up to ``world_size - 1`` are left out
-    then. Without, one that would get none gets a batch without samples, to go through the same.
+    samples: Tensor
+    weight: float
+
+
+def pieces(
+    count: int, batch_size: int, rank: int = 0, world_size: int = 1, trains: bool = False
+) -> list[Piece]:
+    """Share out samples 0 .. count-1, in order, a batch at a time: those of the device ``rank``.
+
+    Several devices see together the batches that one sees; noise of consecutive samples stays
+    together (see `randomness.for_samples`). All go through as many batches, one that is left none
+    of a batch's samples through one without. Where it ``trains``, this has no loss: it takes
+    another's sample, with weight 0.
     """
-    if equal:
-        count -= count % world_size
-    shared = torch.split(torch.arange(count), batch_size * world_size) if count else ()
-    mine = [one.tensor_split(world_size)[rank] for one in shared]
-    return [batch for batch in mine if len(batch)] or ([] if equal else [torch.arange(0)])
+    found = []
+    for batch in torch.split(torch.arange(count), batch_size):
+        samples = batch.tensor_split(world_size)[rank]
+        weight = len(samples) * world_size / max(1, len(batch))
+        found.append(Piece(samples if len(samples) or not trains else batch[:1], weight))
+    return found

@@ -50,7 +50,7 @@ class SpotDataModule(PointData):
         train_samples: images in an epoch.
         val_samples: images for validation.
         test_samples: images to test.
-        batch_size: images in a batch, on each device.
+        batch_size: images in a batch, which several devices share.
         num_workers: processes that hand out batches; 0 is fastest, as there is nothing to read.
         seed: what the samples follow from.
 

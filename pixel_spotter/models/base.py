@@ -180,13 +180,14 @@ class PointRegressor(L.LightningModule):
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        loss, count = self.training_loss(batch.image, batch.truth), len(batch.samples)
+        loss = self.training_loss(batch.image, batch.truth)
+        count: Any = float(len(batch.samples) if batch.weight else 0)  # no int: means round these
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
-        return loss
+        return loss * batch.weight
 
     def on_train_epoch_start(self) -> None:
         optimizer: Any = self.optimizers()
-        self.log("lr", optimizer.param_groups[0]["lr"])
+        self.log("lr", optimizer.param_groups[0]["lr"], sync_dist=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._collect(batch, "val")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from pixel_spotter.coordinates import Columns, Size, as_xy
 from pixel_spotter.estimators.answers import answers
@@ -145,7 +145,7 @@ class SpotterRegressor(PointRegressor):
         Where there are two spots, the position is that of the one closer to where it looked.
         """
         parts, logs, xy, others = self._read(image[:, 0])
-        extremes = torch.stack([*logs.detach().aminmax(dim=0)])
+        extremes = _over_devices(torch.stack([*logs.detach().aminmax(dim=0)]))
         self.met.copy_(torch.where(self.met.isnan(), extremes, self.met.lerp(extremes, 0.01)))
         meant = _meant(truth, parts.corner + self.window // 2)
         sd = torch.stack([others["sd_x"], others["sd_y"]], dim=1)
@@ -227,6 +227,15 @@ def look(parts: Windows) -> Look:
     # A neighbour far brighter than the spot would otherwise be all that is seen.
     image = ((root - black) / (white - black)).clamp(-_BRIGHTEST, _BRIGHTEST) * parts.seen
     return Look(image, height[:, 0, 0], background[:, 0, 0], spread[:, 0, 0])
+
+
+def _over_devices(extremes: Tensor) -> Tensor:
+    """Return the least and the greatest, (2, ...), of the batch that devices share."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return extremes
+    extremes = torch.stack([-extremes[0], extremes[1]])
+    distributed.all_reduce(extremes, distributed.ReduceOp.MAX)
+    return torch.stack([-extremes[0], extremes[1]])
 
 
 def _is_symmetric(psf: PSF, window: int) -> bool:

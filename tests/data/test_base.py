@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, Run, compose, figures
+from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
 from noisy import EDGES_PX, NoisyPoints
 from omegaconf import OmegaConf
+from torch import Tensor
 
 from pixel_spotter import runs
 from pixel_spotter.coordinates import as_xy, pixel_of
-from pixel_spotter.data.base import batches
+from pixel_spotter.data.base import pieces
 from pixel_spotter.evaluate import evaluate
 from pixel_spotter.metrics import error_by_position, errors_px, figures_of
 from pixel_spotter.models.loading import load_model
@@ -58,17 +60,16 @@ def test_noise_differs_from_sample_to_sample_and_epoch_to_epoch() -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_two_devices_see_what_one_with_larger_batches_sees(split: str) -> None:
-    def batches(rank: int, world_size: int, batch_size: int) -> list[Any]:
-        data = NoisyPoints(batch_size=batch_size)
+def test_two_devices_see_together_what_one_sees(split: str) -> None:
+    def batches(rank: int, world_size: int) -> list[Any]:
+        data = NoisyPoints(batch_size=32)
         data.trainer = SimpleNamespace(  # type: ignore[assignment]
             global_rank=rank, world_size=world_size, current_epoch=2
         )
         loader = getattr(data, f"{split}_dataloader")()
         return [data.on_after_batch_transfer(batch, 0) for batch in loader]
 
-    alone = batches(0, 1, 32)
-    pairs = zip(batches(0, 2, 16), batches(1, 2, 16), strict=True)
+    alone, pairs = batches(0, 1), zip(batches(0, 2), batches(1, 2), strict=True)
     for batch, both in zip(alone, pairs, strict=True):
         assert torch.equal(torch.cat([part.samples for part in both]), batch.samples)
         assert torch.equal(torch.cat([part.image for part in both]), batch.image)
@@ -172,51 +173,58 @@ def test_points_between_pixels_reach_pictures_and_report(run: Run, tmp_path: Pat
     count=st.integers(0, 120),
     batch_size=st.integers(1, 40),
     world_size=st.integers(1, 4),
+    trains=st.booleans(),
 )
-def test_two_devices_batches_are_one_devices_larger_batch(
-    count: int, batch_size: int, world_size: int
+def test_devices_share_one_devices_batches(
+    count: int, batch_size: int, world_size: int, trains: bool
 ) -> None:
     """In content and in order, also the last batch; each sample exactly once."""
-    whole = batches(count, batch_size * world_size)
-    parts = [batches(count, batch_size, rank, world_size) for rank in range(world_size)]
-    for number, batch in enumerate(whole):
-        mine = [part[number] for part in parts if number < len(part)]
-        assert torch.equal(torch.cat(mine), batch)
-    assert torch.cat([*whole, torch.empty(0).long()]).tolist() == [*range(count)]
-    assert max(map(len, parts)) == len(whole)
-
-
-@given(
-    count=st.integers(0, 120),
-    batch_size=st.integers(1, 40),
-    world_size=st.integers(1, 4),
-    equal=st.booleans(),
-)
-def test_every_device_knows_its_batches(
-    count: int, batch_size: int, world_size: int, equal: bool
-) -> None:
-    lengths = []
-    for rank in range(world_size):
-        part = batches(count, batch_size, rank, world_size, equal)
-        assert all(0 < len(batch) <= batch_size for batch in part) or len(part) == 1
-        assert part or equal, "one without samples still goes through the same"
-        lengths.append([len(batch) for batch in part])
-    if equal:
-        assert all(one == lengths[0] for one in lengths)
-        assert sum(map(sum, lengths)) == count - count % world_size
-
-
-def test_three_devices_share_a_sample() -> None:
-    assert [[b.tolist() for b in batches(1, 2, rank, 3)] for rank in range(3)] == [
-        [[0]],
-        [[]],
-        [[]],
-    ]
-    assert [batches(1, 2, rank, 3, equal=True) for rank in range(3)] == [[], [], []]
+    alone = pieces(count, batch_size)
+    shares = [pieces(count, batch_size, rank, world_size, trains) for rank in range(world_size)]
+    for whole, *parts in zip(alone, *shares, strict=True):
+        own = [part.samples for part in parts if part.weight]
+        assert torch.cat([*own, torch.arange(0)]).tolist() == whole.samples.tolist()
+        if count:
+            assert whole.weight == 1
+            assert sum(part.weight for part in parts) == pytest.approx(world_size)
+        if count and trains:  # one without a loss has a sample of the batch to go through
+            assert all(
+                len(part.samples) and {*part.samples.tolist()} <= {*whole.samples.tolist()}
+                for part in parts
+            )
+    assert torch.cat([whole.samples for whole in alone]).tolist() == [*range(count)]
 
 
 def test_three_devices_share_11_samples() -> None:
-    parts = [[b.tolist() for b in batches(11, 2, rank, 3)] for rank in range(3)]
-    assert parts == [[[0, 1], [6, 7]], [[2, 3], [8, 9]], [[4, 5], [10]]]
-    parts = [[b.tolist() for b in batches(11, 2, rank, 3, equal=True)] for rank in range(3)]
-    assert parts == [[[0, 1], [6]], [[2, 3], [7]], [[4, 5], [8]]]
+    parts = [[p.samples.tolist() for p in pieces(11, 5, rank, 3)] for rank in range(3)]
+    assert parts == [[[0, 1], [5, 6], [10]], [[2, 3], [7, 8], []], [[4], [9], []]]
+    trained = [pieces(11, 5, rank, 3, trains=True)[2] for rank in range(3)]
+    assert [(piece.samples.tolist(), piece.weight) for piece in trained] == [
+        ([10], 3.0),
+        ([10], 0.0),
+        ([10], 0.0),
+    ]
+
+
+@pytest.mark.parametrize("model_name", ["cnn", "spotter"])
+def test_the_mean_of_devices_gradients_is_that_of_the_whole_batch(model_name: str) -> None:
+    """Of 11 samples in batches of 5 three devices have 2, 2 and 1, and of the last 1, 0 and 0."""
+    small = ["model.channels=[4]"] if model_name == "cnn" else ["model.widths=[8]", "data=spots"]
+    cfg = compose([*TINY[:3], f"model={model_name}", "data.image_size=16", *small])
+    torch.manual_seed(0)
+    model = instantiate(cfg.model, _convert_="all")
+    model.log = lambda *_, **__: None
+    data = instantiate(cfg.data, train_samples=11, batch_size=5, _convert_="all")
+
+    def gradients(rank: int, world_size: int) -> list[Tensor]:
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, current_epoch=0)
+        found = []
+        for number, batch in enumerate(data.train_dataloader()):
+            model.zero_grad()
+            model.training_step(data.on_after_batch_transfer(batch, 0), number).backward()
+            grads = [parameter.grad.flatten() for parameter in model.parameters()]
+            found.append(torch.cat(grads))
+        return found
+
+    several = torch.stack([torch.stack(gradients(rank, 3)) for rank in range(3)]).mean(dim=0)
+    torch.testing.assert_close(several, torch.stack(gradients(0, 1)), rtol=1e-4, atol=1e-6)

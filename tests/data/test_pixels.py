@@ -72,16 +72,18 @@ def test_val_and_test_positions_come_once_over_all_devices(split: str, world_siz
 
 
 def test_devices_train_on_the_pieces_of_one_devices_batches() -> None:
-    """Of 101 samples, two devices leave one out."""
-    alone, shared = module(batch_size=32, train_samples=101), module(train_samples=101)
-    whole = [batch["samples"] for batch in alone.train_dataloader()]
+    """Of the last batch, which is of one sample, the second has none of its own."""
+    data = module(batch_size=20, train_samples=101)
+    whole = [batch["samples"] for batch in data.train_dataloader()]
     parts = []
     for rank in (0, 1):
-        shared.trainer = SimpleNamespace(global_rank=rank, world_size=2)  # type: ignore[assignment]
-        parts.append([batch["samples"] for batch in shared.train_dataloader()])
-    together = [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
-    assert torch.equal(torch.cat(together), torch.cat(whole)[:100])
-    assert [len(batch) for batch in together] == [32, 32, 32, 4]
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=2)  # type: ignore[assignment]
+        parts.append([*data.train_dataloader()])
+    assert parts[1][-1]["weight"] == 0
+    for batch, *pieces in zip(whole[:-1], *parts, strict=False):
+        assert torch.equal(torch.cat([piece["samples"] for piece in pieces]), batch)
+        assert [piece["weight"] for piece in pieces] == [1, 1]
+    assert torch.equal(parts[0][-1]["samples"], whole[-1])
 
 
 def test_train_samples_come_from_the_training_positions() -> None:

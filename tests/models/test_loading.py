@@ -205,7 +205,7 @@ def test_models_that_come_with_the_package_know_what_they_were_made_for() -> Non
     spotter, spots = load_model("spotter")
     assert isinstance(spots, SpotDataModule)
     settings = {"image_size": 13, "margin_px": 6, "photons": 3000.0, "sigma_px": [1.2999, 1.3001]}
-    image, truth, _ = SpotDataModule(**settings).batch("test", 0, torch.arange(2000))  # type: ignore[arg-type]
+    image, truth, *_ = SpotDataModule(**settings).batch("test", 0, torch.arange(2000))  # type: ignore[arg-type]
     with torch.no_grad():
         columns = spotter.estimate(image)
     error = torch.stack([columns[name] - truth[f"{name}_true"] for name in "xy"])

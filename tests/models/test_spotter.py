@@ -19,7 +19,7 @@ from pixel_spotter.train import train
 def spots(count: int = 64, **settings: object) -> tuple[Tensor, dict[str, Tensor]]:
     """Images (B, 1, 21, 21) of spots near the middle, and what is true of them."""
     data = SpotDataModule(**{"image_size": 21, "margin_px": 9, **settings})  # type: ignore[arg-type]
-    image, truth, _ = data.batch("test", 0, torch.arange(count))
+    image, truth, *_ = data.batch("test", 0, torch.arange(count))
     return image, truth
 
 
@@ -164,11 +164,11 @@ def test_it_learns_where_spots_are_and_how_exactly_it_knows() -> None:
     for step in range(150):
         for group in optimizer.param_groups:
             group["lr"] = 0.003 * (1 - step / 150)
-        image, truth, _ = data.batch("train", step, torch.arange(128))
+        image, truth, *_ = data.batch("train", step, torch.arange(128))
         optimizer.zero_grad()
         model.training_loss(image, truth).backward()
         optimizer.step()
-    image, truth, _ = data.batch("val", 0, torch.arange(500))
+    image, truth, *_ = data.batch("val", 0, torch.arange(500))
     with torch.no_grad():
         columns = model.eval().estimate(image)
     error = as_xy(columns) - as_xy(truth, "_true")
@@ -197,11 +197,11 @@ def test_behind_a_lopsided_lens_faint_spots_are_found_without_a_bias() -> None:
     model = SpotterRegressor(15, window=13, widths=[64, 32], margin_px=6, psf=COMA)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
     for step in range(150):
-        image, truth, _ = data.batch("train", step, torch.arange(256))
+        image, truth, *_ = data.batch("train", step, torch.arange(256))
         optimizer.zero_grad()
         model.training_loss(image, truth).backward()
         optimizer.step()
-    image, truth, _ = data.batch("val", 0, torch.arange(1000))
+    image, truth, *_ = data.batch("val", 0, torch.arange(1000))
     with torch.no_grad():
         columns = model.eval().estimate(image)
     error = as_xy(columns) - as_xy(truth, "_true")
