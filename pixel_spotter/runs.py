@@ -1,10 +1,11 @@
 """The run folder and the grid's folder: what is in them, and who may write there."""
 
+import errno
 import hashlib
 import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -64,19 +65,35 @@ class InUseError(UserError):
 def owned(path: Path, lock: Path | None = None) -> Iterator[None]:
     """Keep a run folder, or another path, for this process until the end; or raise InUseError.
 
-    The lock is the operating system's, on the open file ``lock``, ``.lock`` in the folder: it ends
-    with the process, and holds on network file systems that support locks at all.
+    The lock is on the open file ``lock``, ``.lock`` in the folder.
     """
     lock = lock or path / LOCK
     lock.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(lock, timeout_s=0))
+        except Timeout:
+            raise InUseError(
+                f"another process is at work in {path}: wait for it, or choose another name"
+            ) from None
+        yield
+
+
+@contextmanager
+def locked(path: Path, timeout_s: float = -1) -> Iterator[None]:
+    """Wait for a lock, and hold it until the end; without end, or raise filelock's Timeout.
+
+    It is the operating system's, on an open file: it ends with the process, on whichever machine,
+    and holds on network file systems that support locks at all.
+    """
     try:
-        held = FileLock(lock).acquire(timeout=0)
-    except Timeout:
-        raise InUseError(
-            f"another process is at work in {path}: wait for it, or choose another name"
-        ) from None
-    except NotImplementedError as error:  # what filelock says of such a file system
-        raise UserError(f"the file system of {path} cannot lock files: {error}") from error
+        held = FileLock(path, fallback_to_soft=False).acquire(timeout=timeout_s)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        raise UserError(
+            f"the file system of {path.parent} cannot lock files: {error.strerror}"
+        ) from error
     with held:
         yield
 
@@ -184,7 +201,7 @@ def add_to_plan(
 ) -> None:
     """Add a command, as its overrides, and its cells, by their folders, to a grid's plan."""
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{LOCK}.{PLAN}"):  # two commands may begin at the same moment
+    with locked(folder / f"{LOCK}.{PLAN}"):  # two commands may begin at the same moment
         plan = read_plan(folder)
         plan["cells"] |= cells
         plan["commands"] = [*(one for one in plan["commands"] if one != [*command]), [*command]]

@@ -229,6 +229,7 @@ class CommandServer:
 
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
+        self.begun = 0
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("command_server.py"))],
             env=os.environ | {"PYTHONPATH": str(ROOT)},  # and not what is installed
@@ -249,6 +250,7 @@ class CommandServer:
         fsize: int | None = None,
         pictures: bool = False,
         without: Sequence[str] = (),
+        clock_jumps: bool = False,
     ) -> "Begun":
         """Start a command, in a process group of its own.
 
@@ -259,8 +261,10 @@ class CommandServer:
             fsize: bytes after which no file may grow, as on a full disk.
             pictures: whether tested models are drawn, which takes most of a tiny run's time.
             without: environment variables that it does not get.
+            clock_jumps: whether the time of day is another, by up to ten years, whenever asked.
         """
-        streams = {name: str(self.scratch / name) for name in ("stdout", "stderr")}
+        self.begun += 1
+        streams = {name: f"{self.scratch}/{name}{self.begun}" for name in ("stdout", "stderr")}
         job = {
             "command": command,
             "arguments": arguments,
@@ -268,6 +272,7 @@ class CommandServer:
             "fsize": fsize,
             "pictures": pictures,
             "without": without,
+            "clock_jumps": clock_jumps,
             **streams,
         }
         return Begun(self, self.ask(job), *map(Path, streams.values()))

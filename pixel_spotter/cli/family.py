@@ -3,10 +3,10 @@
 import copy
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from pixel_spotter import runs
@@ -58,13 +58,13 @@ def turn(run_dir: Path, others: Mapping[int, Path]) -> Iterator[None]:
         yield
         return
     first = min(run_dir.name, *(other.name for other in others.values()))
-    lock = FileLock(run_dir.parent / f"{runs.LOCK}.{first}")
-    try:
-        held = lock.acquire(timeout=0)
-    except Timeout:
-        log.info("waiting for the process that trains the same with other epochs: %s", run_dir)
-        held = lock.acquire()
-    with held:
+    lock = run_dir.parent / f"{runs.LOCK}.{first}"
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(runs.locked(lock, timeout_s=0))
+        except Timeout:
+            log.info("waiting for the process that trains the same with other epochs: %s", run_dir)
+            stack.enter_context(runs.locked(lock))
         yield
 
 

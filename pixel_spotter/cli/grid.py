@@ -11,7 +11,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, ListConfig
@@ -109,7 +108,7 @@ class AroundGrid(Callback):
         problem = f"{len(failed)} cells failed" if failed else ""
         try:
             if not self.dry_run:
-                with FileLock(self.folder / f"{runs.LOCK}.{runs.PLAN}"):
+                with runs.locked(self.folder / f"{runs.LOCK}.{runs.PLAN}"):
                     written = write_report(self.folder)  # one, when two commands end together
                 print_report(written, self.folder)
         except Exception as error:
