@@ -7,6 +7,7 @@ if __name__ == "__main__":
 
 import logging
 import math
+import multiprocessing
 import re
 import shutil
 import sys
@@ -85,7 +86,7 @@ def _train(
     doing.append(prefixes.Stops(run_dir, stops))
     # last is written after best, and so knows of it
     kept = callbacks.KeptCheckpoint(best, MONITORED), callbacks.KeptCheckpoint(last)
-    watched = cfg.trainer.enable_progress_bar and sys.stdout.isatty()
+    watched = _is_watched(cfg)
     if watched:
         doing.append(TQDMProgressBar(refresh_rate=10))
     if cfg.early_stopping.patience is not None:
@@ -142,6 +143,12 @@ def _train(
     return metrics
 
 
+def _is_watched(cfg: DictConfig) -> bool:
+    """Tell whether progress bars can be seen: side by side, they would write over one another."""
+    alone = multiprocessing.parent_process() is None
+    return bool(cfg.trainer.enable_progress_bar) and sys.stdout.isatty() and alone
+
+
 def make(cfg: DictConfig, model_name: str) -> tuple[PointData, PointRegressor]:
     """Make a run's data, and its model with what it is trained with."""
     optimizer, scheduler = instantiate(cfg.optim, "optim"), instantiate(cfg.scheduler, "scheduler")
@@ -176,7 +183,8 @@ def dry_run(cfg: DictConfig, run_dir: Path, model_name: str) -> None:
     refuse_out_of_range(cfg)
     with owned(run_dir):
         data, model = make(cfg, model_name)
-        trainer = make_trainer(cfg, logger=False, enable_checkpointing=False)
+        quiet = {"logger": False, "enable_checkpointing": False}
+        trainer = make_trainer(cfg, **quiet, enable_progress_bar=_is_watched(cfg))
         if cfg.trainer.precision == "auto":
             precision.choose(trainer, model)
         trainer.fit(model, data)

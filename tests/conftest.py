@@ -50,6 +50,9 @@ TINY = [
 ]
 """A run of half a second."""
 
+ONE_BY_ONE = "hydra/launcher=basic"
+"""Of a grid: the processes for cells side by side would take seconds to start."""
+
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CPU, TINY, CommandServer, Run, compose, figures
+from conftest import CPU, ONE_BY_ONE, TINY, CommandServer, Run, compose, figures
 
 from pixel_spotter import runs
 from pixel_spotter.data.pixels import PixelDataModule
@@ -122,7 +122,7 @@ def test_the_command(run_command: CommandServer, tiny_run: Run, tmp_path: Path) 
 
 def test_a_grid_over_checkpoints(run_command: CommandServer, tiny_run: Run, tmp_path: Path) -> None:
     (tmp_path / "a.ckpt").write_bytes(tiny_run.best.read_bytes())
-    asked = ["--multirun", *TINY, "start_from=null,a.ckpt", "name=on"]
+    asked = ["--multirun", *TINY, ONE_BY_ONE, "start_from=null,a.ckpt", "name=on"]
     ended = run_command("train", *asked, cwd=tmp_path)
     assert ended.code == 0, ended.stderr
     assert "2 cells finished, none open" in ended.stdout

@@ -2,7 +2,8 @@
 
 import copy
 import logging
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pixel_spotter.errors import UserError
 log = logging.getLogger(__name__)
 
 _EPOCHS = "trainer.max_epochs"
+_NOT_TRAINED_APART = (*runs.FREE_SETTINGS, _EPOCHS)  # cells that differ in these alone
 _LOGGER = "pixel_spotter.training.callbacks.EpochLogger"
 _BLIND = ("pixel_spotter.", "torch.", "lightning.")
 """Classes in these do not look at how long the training is to be; one's own could."""
@@ -29,17 +31,30 @@ def siblings(cfg: DictConfig, run_dir: Path) -> dict[int, Path]:
     """
     cells = runs.read_plan(run_dir.parent)["cells"]
     own = cells.get(run_dir.name, {})
-    free = (*runs.FREE_SETTINGS, _EPOCHS)
-    same = runs.without(own, *free)
+    same = runs.without(own, *_NOT_TRAINED_APART)
     found = {
         int(cell[_EPOCHS]): run_dir.parent / name
         for name, cell in cells.items()
         if own
         and cell.get(_EPOCHS, "").isdecimal()
         and cell[_EPOCHS] != own.get(_EPOCHS)
-        and runs.without(cell, *free) == same
+        and runs.without(cell, *_NOT_TRAINED_APART) == same
     }
     return found if found and _independent(cfg) else {}
+
+
+def trainings(
+    cells: Mapping[str, Mapping[str, str]], config_of: Callable[[str], DictConfig], enough: int
+) -> int:
+    """Count a grid's trainings, up to ``enough``: cells that wait for one another are one."""
+    kinds: dict[frozenset[tuple[str, str]], list[str]] = defaultdict(list)
+    for name, cell in cells.items():
+        kinds[frozenset(runs.without(cell, *_NOT_TRAINED_APART).items())].append(name)
+    if len(kinds) >= enough:
+        return enough
+    several = [names for names in kinds.values() if len(names) > 1]
+    waiting = (len(names) - 1 for names in several if _independent(config_of(names[0])))
+    return min(enough, len(cells) - sum(waiting))
 
 
 def alike(cfg: DictConfig, other: Path) -> bool:
@@ -69,6 +84,7 @@ def turn(run_dir: Path, others: Mapping[int, Path]) -> Iterator[None]:
 
 
 def _independent(cfg: DictConfig) -> bool:
+    cfg = OmegaConf.masked_copy(cfg, [key for key in map(str, cfg) if key != "hydra"])
     longer = copy.deepcopy(cfg)
     longer.trainer.max_epochs += 1
     one, other = (runs.without(comparable(each), _EPOCHS) for each in (cfg, longer))

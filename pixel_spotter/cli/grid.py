@@ -26,6 +26,8 @@ from pixel_spotter.cli.cells import (
     time_is_up,
     words_of,
 )
+from pixel_spotter.cli.family import trainings
+from pixel_spotter.cli.placement import place, take_gpu
 from pixel_spotter.errors import BadValueError, UserError
 from pixel_spotter.files import write_text
 
@@ -43,10 +45,11 @@ class AroundGrid(Callback):
     """Writes a grid's plan when it starts and its report when it ends."""
 
     until_s: float | None = None  # when the grid's time is up, by the monotonic clock
+    gpus: tuple[str, ...] = ()  # that its processes share
 
     def __getstate__(self) -> dict[str, Any]:
         """Take along into other processes, with each cell, no more than they need."""
-        return {"until_s": self.until_s}
+        return {"until_s": self.until_s, "gpus": self.gpus}
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Plan the cells, and refuse what cannot run before anything has."""
@@ -61,32 +64,44 @@ class AroundGrid(Callback):
     def _start(self, config: DictConfig, begun_s: float) -> None:
         self.cells = planned(config)
         configs = Configs(config, self.cells) if self.cells else None
-        cannot = _try(config, self.cells, configs)
-        if self.dry_run:
-            run_only(self.cells)
-            return
+        composed = {name: configs.of(name) for name in _telling(self.cells)} if configs else {}
+        telling = [*composed.values()] or [config]  # another sweeper finds its cells as it goes
+        cannot = _try(config, self.cells, composed, telling)
+
+        def most(enough: int) -> int:
+            if configs is None:  # Optuna's sweeper says so, others have no such setting
+                return int(config.hydra.sweeper.get("n_jobs", 1))
+            return trainings(self.cells, configs.of, enough)
+
         self.before = _marks(self.folder)
         if config.max_time is not None:
             self.until_s = begun_s + seconds(config.max_time)
+        tried = {*self.cells} if self.dry_run else set()
+        begun = {name for name in self.cells.keys() - tried if runs.is_finished(self.folder / name)}
+        done = finished(self.folder, configs, begun) if configs else set()
+        apart = (done | cannot.keys()) - tried
+        left = {name: cell for name, cell in self.cells.items() if name not in apart}
         if configs is not None:
-            begun = {name for name in self.cells if runs.is_finished(self.folder / name)}
-            done = finished(self.folder, configs, begun)
-            left = {k: cell for k, cell in self.cells.items() if k not in done | cannot.keys()}
             configs.compose_each_kind(left)
             run_only(left, self.until_s)
-            if done:
-                log.info("%d of %d cells are finished already", len(done), len(self.cells))
-            for name in cannot.keys() - begun:
-                write_text(self.folder / name / runs.FAILURE, cannot[name] + "\n")
-            for name in self.before.keys() & done:
-                (self.folder / name / runs.FAILURE).unlink(missing_ok=True)
+        if left or configs is None:
+            self.gpus = place(config, telling, most)
+        if self.dry_run:
+            return
+        if done:
+            log.info("%d of %d cells are finished already", len(done), len(self.cells))
+        for name in cannot.keys() - begun:
+            write_text(self.folder / name / runs.FAILURE, cannot[name] + "\n")
+        for name in self.before.keys() & done:
+            (self.folder / name / runs.FAILURE).unlink(missing_ok=True)
         runs.add_to_plan(self.folder, [*config.hydra.overrides.task], self.cells)
         _progress.pop(self.folder, None)
         under_way.append(self)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Tell the process that a cell runs in when the grid's time is up."""
+        """Tell the process that a cell runs in when the grid's time is up, and its GPU."""
         _until_s[:] = [] if self.until_s is None else [self.until_s]
+        take_gpu(self.gpus)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Drop what Hydra keeps of each cell until the end: thousands would fill the memory."""
@@ -245,7 +260,9 @@ def _marks(folder: Path) -> dict[str, tuple[int, int]]:
     return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in found.items()}
 
 
-def _try(config: DictConfig, cells: Cells, configs: Configs | None) -> dict[str, str]:
+def _try(
+    config: DictConfig, cells: Cells, composed: dict[str, DictConfig], telling: list[DictConfig]
+) -> dict[str, str]:
     """Look before the grid starts for what cannot work; refuse it, or say why some cells cannot."""
     if config.max_time is None and any(
         cell.get("max_time", "null") != "null" for cell in cells.values()
@@ -255,8 +272,7 @@ def _try(config: DictConfig, cells: Cells, configs: Configs | None) -> dict[str,
     for name, cell in cells.items():
         kinds[_kind(cell)].append(name)
     cannot: dict[str, str] = {}
-    composed = {name: configs.of(name) for name in _telling(cells)} if configs else {}
-    for cfg in [*composed.values()] or [config]:  # another sweeper finds its cells as it goes
+    for cfg in telling:
         _refuse_processes(cfg, config.hydra.launcher._target_)
         _refuse_values(cfg)
     for name, cfg in composed.items():
@@ -314,8 +330,3 @@ def _refuse_processes(cfg: DictConfig, launcher: str) -> None:
     devices = cfg.trainer.devices
     if not (devices in (1, "1") or (isinstance(devices, ListConfig) and len(devices) == 1)):
         raise UserError("a grid trains each cell on one device: leave out trainer.devices")
-    if "joblib" in launcher and cfg.data.num_workers != 0:
-        raise UserError(
-            "data.num_workers: cells that run side by side cannot have processes of their own; "
-            "leave it out (0 is fastest), or add hydra/launcher=basic"
-        )

@@ -92,7 +92,9 @@ def refuse_unknown_settings(cfg: DictConfig, command: str) -> DictConfig:
     settings = {*known_settings(command), *_ADDED}
     own: Any = OmegaConf.to_container(OmegaConf.load(CONF_DIR / f"{command}.yaml"))
     known = {*(key.partition(".")[0] for key in settings), *map(str, own)}
-    groups = [one for ones in own.get("defaults", []) if ones != "_self_" for one in ones.items()]
+    groups = [
+        one for ones in own.get("defaults", []) if isinstance(ones, dict) for one in ones.items()
+    ]
     for key, choice in groups:
         if choice and " " not in key and "_target_" not in cfg.get(key, {}):
             raise UserError(f"{key} is needed: leave out ~{key}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import hydra
 import pytest
-from conftest import CPU, CommandServer, compose, read_json
+from conftest import CPU, ONE_BY_ONE, CommandServer, compose, read_json
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig, OmegaConf
 
@@ -109,7 +109,7 @@ TINY = [*CPU, "model=argmax", "data.image_size=16"]
 def test_a_finished_cell_is_left_alone_and_one_of_other_settings_named(
     run_command: CommandServer, tmp_path: Path
 ) -> None:
-    words = ["--multirun", *TINY, "name=p", "seed=0,1,2"]
+    words = ["--multirun", ONE_BY_ONE, *TINY, "name=p", "seed=0,1,2"]
     assert run_command("train", *words, cwd=tmp_path).code == 0
     (other,) = (tmp_path / "outputs/sweeps/p").glob("*seed=1*")
     file = other / runs.CONFIG
@@ -158,7 +158,14 @@ LONG = [*CPU, "model=cnn", "model.channels=[4]", "model.hidden=[8]", "data.image
 
 
 def test_a_grid_ends_when_its_time_is_up(run_command: CommandServer, tmp_path: Path) -> None:
-    words = ["--multirun", *LONG, "name=p", "trainer.max_epochs=100000", "seed=range(100)"]
+    words = [
+        "--multirun",
+        ONE_BY_ONE,
+        *LONG,
+        "name=p",
+        "trainer.max_epochs=100000",
+        "seed=range(100)",
+    ]
     ended = run_command("train", *words, "max_time=00:00:00:03", cwd=tmp_path)
     assert ended.code == 0, ended.stderr
     assert ended.stdout.splitlines()[-1] == (
@@ -173,7 +180,7 @@ def test_a_grid_ends_when_its_time_is_up(run_command: CommandServer, tmp_path: P
 def test_a_grid_that_has_the_time_says_nothing_of_it(
     run_command: CommandServer, tmp_path: Path
 ) -> None:
-    words = ["--multirun", *TINY, "name=p", "seed=0,1", "max_time=00:01:00:00"]
+    words = ["--multirun", ONE_BY_ONE, *TINY, "name=p", "seed=0,1", "max_time=00:01:00:00"]
     ended = run_command("train", *words, cwd=tmp_path)
     assert ended.code == 0, ended.stderr
     assert "max_time:" not in ended.stdout

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, TINY, CommandServer, compose, figures, read_json
+from conftest import ONE_BY_ONE, ROOT, TINY, CommandServer, compose, figures, read_json
 from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -125,7 +125,7 @@ def test_a_later_command_goes_on_from_an_earlier_ones(
 def test_a_schedule_that_depends_on_the_epochs_is_not_shared(
     run_command: CommandServer, tmp_path: Path
 ) -> None:
-    folder, _ = train_grid(run_command, tmp_path, "1,2", "scheduler=cosine")
+    folder, _ = train_grid(run_command, tmp_path, "1,2", "scheduler=cosine", ONE_BY_ONE)
     assert trained(folder) == 3
     train(compose([*asked(2), "scheduler=cosine"]), tmp_path / "alone", "cnn")
     assert_same(cells(folder)[2], tmp_path / "alone")
@@ -151,8 +151,7 @@ def test_two_commands_side_by_side(
 def test_cells_side_by_side_wait_for_one_another(
     alone: Callable[[int], Path], run_command: CommandServer, tmp_path: Path
 ) -> None:
-    two = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    folder, _ = train_grid(run_command, tmp_path, "3,1", *two)
+    folder, _ = train_grid(run_command, tmp_path, "3,1", "hydra.launcher.n_jobs=2")
     assert trained(folder) == 3
     for epochs, cell in cells(folder).items():
         assert_same(cell, alone(epochs))

@@ -7,7 +7,19 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import CPU, TINY, CommandServer, Finished, compose, figures, finish, read_json, start
+from conftest import (
+    CPU,
+    ONE_BY_ONE,
+    TINY,
+    CommandServer,
+    Finished,
+    compose,
+    figures,
+    finish,
+    read_json,
+    start,
+)
+from joblib import cpu_count
 from omegaconf import DictConfig, OmegaConf, open_dict
 from PIL import Image
 from sweeps import write_cell
@@ -72,6 +84,12 @@ def test_one_folder_a_cell_named_after_its_overrides(grid: Grid) -> None:
         assert "name=" not in cell.name
         assert "enable_progress_bar" not in cell.name
     assert OmegaConf.load(grid.cell("iid") / ".hydra/config.yaml").data.split == "iid"
+
+
+def test_its_cells_are_placed_by_themselves(grid: Grid) -> None:
+    at_once = min(3, cpu_count())
+    several = f"{at_once} cells at once with 1 thread each"
+    assert (several if at_once > 1 else "one cell after another") in grid.first.stdout
 
 
 def test_a_failed_cell_ends_the_grid_in_an_error(grid: Grid) -> None:
@@ -166,7 +184,7 @@ def test_an_experiment_is_narrowed_on_the_command_line(
 ) -> None:
     narrow = ["model=cnn", "optim.lr=0.01", "trainer.max_epochs=1,2", "model.channels=[4,8]"]
     small = ["data.image_size=16", "data.train_samples=64", "data.batch_size=32"]
-    ended = run_command("train", "experiment=blog", *CPU, *narrow, *small, cwd=tmp_path)
+    ended = run_command("train", "experiment=blog", ONE_BY_ONE, *CPU, *narrow, *small, cwd=tmp_path)
     assert ended.code == 0, ended.stderr
     folder = tmp_path / "outputs/sweeps/blog"
     cells = [read_json(path) for path in folder.glob("*/metrics.json")]
@@ -192,7 +210,9 @@ def test_many_overrides_make_no_impossible_folder_name(
         "trainer.log_every_n_steps=50",
         "trainer.precision=32-true",
     ]
-    ended = run_command("train", "--multirun", *TINY, *many, "seed=0,1", "name=x", cwd=tmp_path)
+    ended = run_command(
+        "train", "--multirun", *TINY, *many, ONE_BY_ONE, "seed=0,1", "name=x", cwd=tmp_path
+    )
     assert ended.code == 0, ended.stderr
     assert len([*(tmp_path / "outputs/sweeps/x").glob("*/metrics.json")]) == 2
 
@@ -275,7 +295,7 @@ def cells(folder: Path) -> set[str]:
 
 def test_a_narrower_command_forgets_no_cell(run_command: CommandServer, tmp_path: Path) -> None:
     folder = tmp_path / "outputs/sweeps/p"
-    grid = ["--multirun", *QUICK, "name=p", "model=argmax,centroid"]
+    grid = ["--multirun", *QUICK, ONE_BY_ONE, "name=p", "model=argmax,centroid"]
     assert run_command("train", *grid, "seed=0,1", cwd=tmp_path).code == 0
     assert len(cells(folder)) == 4
     for cell in folder.glob("*seed=1*"):
@@ -291,7 +311,7 @@ def test_a_narrower_command_forgets_no_cell(run_command: CommandServer, tmp_path
 def test_a_glob_of_choices_is_trained_and_reported(
     run_command: CommandServer, tmp_path: Path
 ) -> None:
-    grid = ["--multirun", *QUICK, "name=p", "model=glob(arg*)"]
+    grid = ["--multirun", *QUICK, ONE_BY_ONE, "name=p", "model=glob(arg*)"]
     ended = run_command("train", *grid, "seed=0,1", cwd=tmp_path)
     assert ended.code == 0, ended.stderr
     assert "2 cells finished, none open" in ended.stdout
@@ -299,7 +319,7 @@ def test_a_glob_of_choices_is_trained_and_reported(
 
 
 def test_progress_is_told_after_each_cell(run_command: CommandServer, tmp_path: Path) -> None:
-    grid = ["--multirun", *QUICK, "name=p", "model=argmax", "seed=0,1,2"]
+    grid = ["--multirun", *QUICK, ONE_BY_ONE, "name=p", "model=argmax", "seed=0,1,2"]
     ended = run_command("train", *grid, cwd=tmp_path)
     told = re.findall(r"(\d/3 done.*)", ended.stdout)
     assert len(told) == 3
@@ -318,7 +338,7 @@ def test_times_as_people_say_them(seconds: float, words: str) -> None:
 def test_missing_weights_are_known_before_the_grid_starts(
     run_command: CommandServer, tmp_path: Path
 ) -> None:
-    grid = ["--multirun", *QUICK, "name=p", "model=resnet18,argmax", "seed=0,1"]
+    grid = ["--multirun", *QUICK, ONE_BY_ONE, "name=p", "model=resnet18,argmax", "seed=0,1"]
     ended = run_command("train", *grid, cwd=tmp_path)
     assert ended.error() == "2 cells failed"
     before, _, after = ended.stdout.partition("Launching")
@@ -348,7 +368,15 @@ def test_a_grid_without_any_weights_does_not_start(
 def test_processes_of_cells_are_refused_before_the_grid(
     setting: str, says: str, run_command: CommandServer, tmp_path: Path
 ) -> None:
-    grid = ["--multirun", *QUICK, "name=p", "model=argmax", "hydra/launcher=joblib", setting]
+    grid = [
+        "--multirun",
+        *QUICK,
+        "name=p",
+        "model=argmax",
+        "hydra.launcher.n_jobs=2",
+        "seed=0,1",
+        setting,
+    ]
     ended = run_command("train", *grid, cwd=tmp_path)
     assert says in ended.error()
     assert not (tmp_path / "outputs/sweeps/p").exists()
@@ -398,9 +426,15 @@ def test_processes_of_cells_that_an_experiment_asks_for(
     (tmp_path / "own/experiment/workers.yaml").write_text(
         "# @package _global_\ndata:\n  num_workers: 2\n"
     )
-    own = [*QUICK, "name=p", "model=argmax", f"hydra.searchpath=[file://{tmp_path}/own]"]
+    own = [
+        *QUICK,
+        "name=p",
+        "model=argmax",
+        "seed=0,1",
+        f"hydra.searchpath=[file://{tmp_path}/own]",
+    ]
     for experiments in ("workers", "null,workers"):
-        grid = ["--multirun", *own, "hydra/launcher=joblib", f"experiment={experiments}"]
+        grid = ["--multirun", *own, "hydra.launcher.n_jobs=2", f"experiment={experiments}"]
         ended = run_command("train", *grid, cwd=tmp_path)
         assert "cannot have processes of their own" in ended.error()
     assert not (tmp_path / "outputs/sweeps/p").exists()
@@ -420,7 +454,7 @@ def test_a_cell_that_another_process_has_is_left_to_it(
     run_command: CommandServer, tmp_path: Path
 ) -> None:
     folder = tmp_path / "outputs/sweeps/p"
-    grid = ["--multirun", *QUICK, "name=p", "model=argmax", "seed=0,1"]
+    grid = ["--multirun", *QUICK, ONE_BY_ONE, "name=p", "model=argmax", "seed=0,1"]
     theirs = folder / f"{','.join(sorted([*QUICK[::2], 'model=argmax', 'seed=0']))}"
     with runs.owned(theirs):
         ended = run_command("train", *grid, cwd=tmp_path)
@@ -433,7 +467,7 @@ def test_a_cell_that_another_process_has_is_left_to_it(
 @pytest.mark.slow
 def test_a_grid_whose_process_is_killed_ends_in_one_line_and_a_report(tmp_path: Path) -> None:
     small = [*QUICK, "model=cnn", "model.channels=[4]", "trainer.max_epochs=1,100000"]
-    two = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "name=p"]
+    two = ["hydra.launcher.n_jobs=2", "name=p"]
     process = start("train", "--multirun", *small, *two, cwd=tmp_path)
     folder = tmp_path / "outputs/sweeps/p"
     while process.poll() is None:

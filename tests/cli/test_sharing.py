@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from conftest import TINY, Begun, CommandServer, compose, figures, read_json
+from conftest import ONE_BY_ONE, TINY, Begun, CommandServer, compose, figures, read_json
 
 from pixel_spotter import runs
 from pixel_spotter.errors import UserError
@@ -19,7 +19,7 @@ from pixel_spotter.train import train
 
 SMALL = [word for word in TINY if word.split("=")[0] not in ("model.hidden", "trainer.max_epochs")]
 SETTINGS = [*SMALL, "trainer.max_epochs=6"]  # long enough that several are at work at once
-GRID = ["--multirun", *SETTINGS, "name=g"]
+GRID = ["--multirun", ONE_BY_ONE, *SETTINGS, "name=g"]
 
 
 def trainings(folder: Path) -> list[str]:
