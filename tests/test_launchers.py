@@ -1,7 +1,12 @@
 """Hydra's plugins that the documents name: Optuna's sweeper and submitit's launcher."""
 
 import json
+import os
 import re
+import shutil
+import signal
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -86,7 +91,7 @@ class TestOptuna:
         assert result["best_params"]["model.channels"] == "[4]"
 
 
-@pytest.mark.parametrize("plugin", ["sweeper/optuna", "launcher/submitit_slurm"])
+@pytest.mark.parametrize("plugin", ["sweeper/optuna", "launcher/submitit_slurm", "launcher/ray"])
 def test_an_extra_that_is_not_installed(plugin: str) -> None:
     error = MissingConfigException(
         f"In 'hydra/config': Could not find 'hydra/{plugin}'\n\nAvailable"
@@ -98,11 +103,14 @@ def test_an_extra_that_is_not_installed(plugin: str) -> None:
     assert user_message(other) == "In 'train': Could not find 'model/optuna'"
 
 
+SUBMITIT = ["--multirun", "name=jobs", "hydra/launcher=submitit_local"]
+
+
 @pytest.mark.slow  # submitit starts a process for each cell, and polls them by seconds
 def test_submitit(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    grid = ["--multirun", "name=jobs", "hydra/launcher=submitit_local", "model=argmax", "seed=0,1"]
-    ended = finish(start("train", *grid, *CPU, "data.image_size=16", cwd=tmp_path))
+    grid = [*SUBMITIT, "model=argmax", "seed=0,1", *CPU, "data.image_size=16"]
+    ended = finish(start("train", *grid, cwd=tmp_path))
     assert ended.code == 0, ended.stderr
     folder = tmp_path / "outputs/sweeps/jobs"
     found = cells(folder)
@@ -110,7 +118,107 @@ def test_submitit(tmp_path: Path) -> None:
     assert {*json.loads((folder / "plan.json").read_text())["cells"]} == {*found}
     assert "2 cells finished, none open" in ended.stdout
     assert (folder / "report.html").is_file()
-    assert [*(folder / ".submitit").iterdir()]
+    jobs = {*(folder / ".submitit").iterdir()}
+    assert jobs
+    again = finish(start("train", *grid, cwd=tmp_path))
+    assert again.code == 0, again.stderr
+    assert "2 cells finished, none open" in again.stdout
+    assert {*(folder / ".submitit").iterdir()} == jobs, "what is finished is no job"
+
+
+@pytest.mark.slow
+def test_a_lost_job_harms_no_other_and_the_same_command_continues(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    small = [word for word in TINY_CNN if "max_epochs" not in word]
+    grid = [*SUBMITIT, "model=cnn", *small, "trainer.max_epochs=500", "seed=0,1"]
+    process, folder = start("train", *grid, cwd=tmp_path), tmp_path / "outputs/sweeps/jobs"
+    while process.poll() is None and not (job := job_of(folder, "seed=0")):
+        time.sleep(0.1)
+    assert job, finish(process).stderr
+    os.kill(job, signal.SIGKILL)
+    ended = finish(process)
+    assert "the others go on, the same command continues" in ended.error()
+    again = finish(start("train", *grid, cwd=tmp_path))  # which leaves the other its job
+    assert again.code == 0, again.stderr
+    logs = "".join(path.read_text() for path in folder.glob("*/train.log"))
+    assert logs.count(" training cnn in ") + logs.count(" continuing cnn in ") == 3
+    end = time.monotonic() + 60
+    while len(cells(folder)) < 2:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert {metrics["epochs"] for metrics in cells(folder).values()} == {500}
+
+
+def job_of(folder: Path, cell: str) -> int:
+    """Return the process that trains a cell and has kept an epoch of it, or 0."""
+    for lock in folder.glob(f"*{cell}*/.lock"):
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                links = [str(link.readlink()) for link in (process / "fd").iterdir()]
+                if str(lock.resolve()) in links and (lock.parent / runs.LAST).is_file():
+                    return int(process.name)
+    return 0
+
+
+SLURM = [
+    *("--multirun", *CPU, "model=argmax", "seed=0,1", "hydra/launcher=submitit_slurm"),
+    *("hydra.launcher.timeout_min=120", "hydra.launcher.cpus_per_task=2"),
+    "hydra.launcher.partition=short",
+]
+
+
+def test_slurm_that_is_not_there(run_command: CommandServer, tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    if shutil.which("srun"):
+        pytest.skip("it is there")
+    ended = run_command("train", *SLURM, "name=here", cwd=tmp_path)
+    assert "there is no Slurm on this machine" in ended.error()
+
+
+@pytest.mark.slow  # imports everything
+def test_what_slurm_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an sbatch that keeps what it gets and refuses it."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    for name, does in (("srun", ""), ("sbatch", f"cp $1 {tmp_path}/asked")):
+        (tmp_path / name).write_text(
+            f"#!/bin/sh\n{does}\necho '{name}: error: invalid partition' >&2\nexit 1\n"
+        )
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    ended = finish(start("train", *SLURM, "name=here", cwd=tmp_path))
+    assert ended.error() == "Slurm took no jobs: invalid partition"
+    asked = (tmp_path / "asked").read_text()
+    for word in ("--time=120", "--cpus-per-task=2", "--partition=short", "--array=0-1"):
+        assert f"#SBATCH {word}" in asked
+
+
+def test_max_time_is_refused_where_jobs_have_their_own(
+    run_command: CommandServer, tmp_path: Path
+) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    grid = [*SUBMITIT, *CPU, "model=argmax", "seed=0,1", "max_time=00:01:00:00"]
+    assert "hydra.launcher has one" in run_command("train", *grid, cwd=tmp_path).error()
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_job_that_says_what_is_wrong() -> None:
+    """As one does on a full disk: its last lines are in what submitit raises."""
+    errors = pytest.importorskip("submitit.core.utils")
+    said = "Job 7 has not produced any output\nError stream:\nerror: best.ckpt: No space left"
+    message = user_message(errors.UncompletedJobError(f"{said}: make room\n\n"))
+    assert message == "best.ckpt: No space left: make room"
+
+
+@pytest.mark.slow  # Ray starts a server, and a process for each cell
+def test_ray(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher")
+    two = ["hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2", "name=rays"]
+    grid = ["--multirun", *two, "model=argmax", "seed=0,1", *CPU, "data.image_size=16"]
+    ended = finish(start("train", *grid, cwd=tmp_path))
+    assert ended.code == 0, ended.stderr
+    found = cells(tmp_path / "outputs/sweeps/rays")
+    assert {metrics["seed"] for metrics in found.values()} == {0, 1}
+    assert "2 cells finished, none open" in ended.stdout
 
 
 def test_a_job_without_a_result() -> None:

@@ -44,8 +44,13 @@ _SAID = {  # what is told of errors, by how their kinds and messages begin
     r"MissingMandatoryValue:.*full_key: (\S+)": "{0} is missing: add {0}=...",
     "TerminatedWorkerError|BrokenProcessPool": "a process of the grid was killed, maybe for lack "
     "of memory: the same command continues; hydra.launcher.n_jobs=1 takes less",
+    r"(?:UncompletedJobError|FailedJobError):.*\nerror: ([^\n]+)": "{0}",  # what the job said
+    r"FailedJobError: sbatch: error: ([^\n]+)": "Slurm took no jobs: {0}",
     "UncompletedJobError|FailedJobError": "a job of the grid ended without a result, maybe out of "
-    "time or memory; what it said is in .submitit in the grid's folder: the same command continues",
+    "time or memory; what it said is in .submitit in the grid's folder: the others go on, the same "
+    "command continues",
+    'RuntimeError: Could not detect "srun"': "there is no Slurm on this machine: "
+    "hydra/launcher=submitit_local starts jobs here",
     ".*Config group override must be a string": "a group such as logger needs one of its choices, "
     "not null",
     ".*Could not determine home directory": "a path begins with ~ and the name of a user whom this "
@@ -53,7 +58,7 @@ _SAID = {  # what is told of errors, by how their kinds and messages begin
     r"ConfigAttributeError:.*is not in struct.*full_key: (\S+)": "{0} is needed: leave out ~{0}",
     ".*Could not append to config. An item is already at '([^']+)'": "{0} is a setting already: "
     "leave out the + before it",
-    ".*Could not find 'hydra/(?:sweeper|launcher)/(optuna|submitit)": _NOT_INSTALLED,
+    ".*Could not find 'hydra/(?:sweeper|launcher)/(optuna|submitit|ray)": _NOT_INSTALLED,
 }
 
 
