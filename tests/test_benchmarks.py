@@ -225,3 +225,41 @@ def test_a_step_in_bfloat16_learns_something_else_and_foreach_the_same(
     assert mixed.endswith("other weights afterwards")
     assert foreach.split()[0] == "foreach"
     assert foreach.endswith("same weights afterwards")
+
+
+def test_a_grid_of_an_earlier_version_and_of_this(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = benchmark("grid", monkeypatch)
+    asked: list[tuple[Path, list[str]]] = []
+
+    def run_grid(package: Path, folder: Path, settings: list[str]) -> object:
+        asked.append((package, settings))
+        now = package == ROOT
+        cells = {
+            "equal": {"test/mean_error_px": 2.0, "test/hit_rate": 0.5, "threads": 1},
+            "not": {"test/mean_error_px": 3.0 + now / 8, "test/hit_rate": 0.5, "threads": 1},
+        }
+        return grid.Grid(10.0 * len(asked), 4.0 - 3 * now, cells)
+
+    monkeypatch.setattr(grid, "run_grid", run_grid)
+    monkeypatch.setattr(grid, "take_out", lambda commit, folder: None)
+    grid.main(["--images", "64", "trainer.max_epochs=2"])
+    said = capsys.readouterr().out
+    settings = ["model=cnn", "trainer.max_epochs=2", "data.train_samples=64"]
+    assert [one for _, one in asked] == [settings] * 4
+    assert [package == ROOT for package, _ in asked] == [False, True, False, True]
+    assert "| wall clock | 10, 30 | 20, 40 | 1.67 [1.33, 2.00] |" in said
+    assert "| user | 4, 4 | 1, 1 | 0.25 [0.25, 0.25] |" in said
+    assert "| equal | 2.000000 | 2.000000 | 2 figures equal |" in said
+    assert "| not | 3.000000 | 3.125000 | up to 0.12 apart |" in said
+
+
+@pytest.mark.slow
+def test_the_grid_finds_the_same_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = benchmark("grid", monkeypatch)
+    small = ["data.image_size=16", "data.train_samples=64", "trainer.max_epochs=1,2", "trainer=cpu"]
+    grid.main(["--before", "HEAD", "--rounds", "1", *small])
+    assert capsys.readouterr().out.count("figures equal") == 4
