@@ -218,13 +218,20 @@ def test_a_step_in_bfloat16_learns_something_else_and_foreach_the_same(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     step = benchmark("step", monkeypatch)
-    step.report("heatmap", ["default", "bfloat16", "foreach Adam"], rounds=1)
-    head, mixed, foreach = capsys.readouterr().out.strip().splitlines()
+    names = ["default", "bfloat16", "foreach Adam"]
+    step.report("heatmap", names, rounds=1, settings=["data.image_size=25"], with_parts=True)
+    head, mixed, foreach, flops, _, *parts = capsys.readouterr().out.strip().splitlines()
     assert re.fullmatch(r"heatmap: [\d.]+ ms a step, and rendering, [\d.]+% of both", head)
     assert mixed.split()[0] == "bfloat16"
     assert mixed.endswith("other weights afterwards")
     assert foreach.split()[0] == "foreach"
     assert foreach.endswith("same weights afterwards")
+    # Maps of 31 x 31 and 29 x 29; the head multiplies each of the last's places with its two.
+    first, second, head_flops = 2 * 32 * 9 * 8 * 31**2, 2 * 32 * 9 * 8 * 29**2, 2 * 32 * 2 * 29**2
+    assert flops.split()[0] == f"{(2 * first + 3 * second + 2 * head_flops) / 1e6:.0f}"
+    shares = [float(part.split()[-1].rstrip("%")) for part in parts]
+    assert sum(shares) == pytest.approx(100, abs=1)
+    assert min(shares[:2]) > 5
 
 
 def test_a_grid_of_an_earlier_version_and_of_this(
