@@ -270,3 +270,22 @@ def test_the_grid_finds_the_same_again(
     small = ["data.image_size=16", "data.train_samples=64", "trainer.max_epochs=1,2", "trainer=cpu"]
     grid.main(["--before", "HEAD", "--rounds", "1", *small])
     assert capsys.readouterr().out.count("figures equal") == 4
+
+
+def test_a_grid_grows_by_one_thing_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    growth = benchmark("growth", monkeypatch)
+    grid = benchmark("grid", monkeypatch)
+    asked: list[dict[str, str]] = []
+
+    def run_grid(package: Path, folder: Path, settings: list[str]) -> object:
+        asked.append(dict(word.split("=") for word in settings))
+        return grid.Grid(0.0, float(len(asked)), {})
+
+    monkeypatch.setattr(growth, "run_grid", run_grid)
+    growth.main([])
+    assert "| epochs: 4, 8, 16, 32 | 5.0, 6.0, 7.0, 8.0 |" in capsys.readouterr().out
+    assert [len(words["optim.lr"].split(",")) for words in asked[:5]] == [1, 2, 4, 8, 1]
+    assert asked[0] == asked[4] == asked[9] == asked[13]
+    assert [words["data.image_size"] for words in asked[12:]] == ["25", "50", "100", "200"]
