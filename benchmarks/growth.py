@@ -37,7 +37,7 @@ def main(words: Sequence[str] | None = None) -> None:
             taken = []
             for number, given in row.items():
                 there = Path(folder) / f"{name} {number}"
-                taken.append(run_grid(ROOT, there, [*given, *arguments.settings]).user_s)
+                taken.append(run_grid(ROOT, there, [*given, *arguments.settings]).cpu_s)
             head = ", ".join(map(str, row))
             print(f"| {name}: {head} | {', '.join(f'{s:.1f}' for s in taken)} |", flush=True)
 

@@ -257,7 +257,7 @@ def test_a_grid_of_an_earlier_version_and_of_this(
     assert [one for _, one in asked] == [settings] * 4
     assert [package == ROOT for package, _ in asked] == [False, True, False, True]
     assert "| wall clock | 10, 30 | 20, 40 | 1.67 [1.33, 2.00] |" in said
-    assert "| user | 4, 4 | 1, 1 | 0.25 [0.25, 0.25] |" in said
+    assert "| processor | 4, 4 | 1, 1 | 0.25 [0.25, 0.25] |" in said
     assert "| equal | 2.000000 | 2.000000 | 2 figures equal |" in said
     assert "| not | 3.000000 | 3.125000 | up to 0.12 apart |" in said
 
