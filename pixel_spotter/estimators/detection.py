@@ -95,28 +95,61 @@ def unevenness(image: Tensor, block: int = 32) -> Tensor:
         image: (F, H, W), photons; pixels without a value are nan.
         block: about so large, px; frames that hold fewer than two by two count as even.
     """
-    height, width = image.shape[1:]
-    rows, columns = height // block, width // block
-    if min(rows, columns) < 2:
+    size = image.shape[1], image.shape[2]
+    if min(size) < 2 * block:
         return torch.zeros_like(image)
-    # Blocks of equal size that cover the frame, the last ones overlapping those before.
-    pieces = [
-        torch.linspace(0, side - -(-side // n), n, device=image.device).round().long()[:, None]
-        + torch.arange(-(-side // n), device=image.device)
-        for side, n in ((height, rows), (width, columns))
-    ]
-    clipped = [_clipped(one, pieces[0], pieces[1]) for one in torch.split(image, AT_A_TIME)]
+    rows, columns = _blocks(image, block)
+    clipped = [_clipped(part, rows, columns) for part in torch.split(image, AT_A_TIME)]
     level, noise = (torch.cat(part) for part in zip(*clipped, strict=True))
     mean = level.flatten(1).nanmean(dim=1)[:, None, None]
+    along_y, along_x = (
+        _splines(side, tuple(piece.double().mean(dim=1).tolist()))
+        for side, piece in zip(size, (rows, columns), strict=True)
+    )
     level = torch.where(level.isfinite(), level, mean).nan_to_num()
-    # What blocks without a difference would show is noise, and is left alone.
-    blocks = level[0].numel()
-    differ = ((level - mean).square() / noise.clamp(min=1e-12)).flatten(1).nansum(dim=1)
-    differs = differ > blocks + 4 * math.sqrt(2 * blocks)
-    middle_y, middle_x = (piece.double().mean(dim=1).tolist() for piece in pieces)
-    along_y, along_x = _splines(height, tuple(middle_y)), _splines(width, tuple(middle_x))
     smooth = along_y.to(level) @ level @ along_x.to(level).mT
-    return (smooth - smooth.mean(dim=(1, 2), keepdim=True)) * differs[:, None, None]
+    differs = _differ(level, noise)[:, None, None]
+    return (smooth - smooth.mean(dim=(1, 2), keepdim=True)) * differs
+
+
+def is_uneven(image: Tensor, block: int) -> Tensor:
+    """Return in which frames blocks differ more than noise makes them, (F,) bool.
+
+    Of frames without spots, whose noise is all that the blocks' means have: see `unevenness`.
+    """
+    if min(image.shape[1:]) < 2 * block:
+        return torch.zeros(len(image), dtype=torch.bool, device=image.device)
+    along_y, along_x = (
+        image.new_zeros(len(piece), side).scatter_(1, piece, 1.0)
+        for side, piece in zip(image.shape[1:], _blocks(image, block), strict=True)
+    )
+    seen = image.isfinite().to(image.dtype)
+    values = (image - image.flatten(1).nanmean(dim=1)[:, None, None]).nan_to_num()
+    count, total, square = (along_y @ part @ along_x.mT for part in (seen, values, values.square()))
+    few = count < along_y[0].sum() * along_x[0].sum() / 4
+    level = torch.where(few, torch.nan, total / count)
+    return _differ(level, (square / count - level.square()) / count)
+
+
+def _blocks(image: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    """Return the rows, (R, h), and columns, (C, w), of blocks of equal size that cover frames.
+
+    The last ones overlap those before.
+    """
+    rows, columns = (
+        torch.linspace(0, side - -(-side // n), n, device=image.device).round().long()[:, None]
+        + torch.arange(-(-side // n), device=image.device)
+        for side, n in ((side, side // block) for side in image.shape[1:])
+    )
+    return rows, columns
+
+
+def _differ(level: Tensor, noise: Tensor) -> Tensor:
+    """Return in which frames blocks differ more than their noise makes them, (F,) bool."""
+    mean = level.flatten(1).nanmean(dim=1)[:, None, None]
+    square = ((level - mean).square() / noise.clamp(min=1e-12)).flatten(1)
+    blocks = square.isfinite().sum(dim=1)
+    return square.nansum(dim=1) > blocks + 4 * (2 * blocks).sqrt()
 
 
 def _clipped(image: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,7 +161,7 @@ def _clipped(image: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tens
         columns: likewise, (C, w).
 
     Returns:
-        (F, R, C) each; nan of blocks without values.
+        (F, R, C) each; nan of blocks most of which has no value.
     """
     values = image[:, rows][:, :, :, columns].transpose(2, 3).flatten(3)
     kept = values.isfinite().to(values.dtype)  # numbers are multiplied faster
@@ -143,7 +176,7 @@ def _clipped(image: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tens
     count = kept.sum(dim=3)
     level = (values * kept).sum(dim=3) / count
     variance = ((values - level[..., None]).square() * kept).sum(dim=3) / count
-    return level, variance / count
+    return torch.where(count < values.shape[3] / 4, torch.nan, level), variance / count
 
 
 def maxima(height: Tensor, least: float) -> tuple[Tensor, Tensor]:

@@ -9,17 +9,18 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from pixel_spotter.coordinates import all_positions, from_index, sides_px
+from pixel_spotter.coordinates import all_positions, from_index, pixel_of, sides_px
 from pixel_spotter.estimators.detection import (
     AT_A_TIME,
     deviances,
+    is_uneven,
     maxima,
     standing_out,
     threshold,
     unevenness,
 )
 from pixel_spotter.estimators.finder import Windows, windows
-from pixel_spotter.estimators.residuals import misfit
+from pixel_spotter.estimators.residuals import STRUCTURED, misfit
 from pixel_spotter.estimators.scoring import Point, fit
 from pixel_spotter.estimators.sums import spots_of
 from pixel_spotter.simulation.bound import inverse
@@ -49,6 +50,12 @@ _DOUBTFUL = 2.0
 _CLEAR = 3.0
 """A spot so many times above the threshold is one, however the others fit without it."""
 
+_FINEST_PX = 13
+"""The background is taken in blocks no smaller, px: what is finer cannot be told from spots."""
+
+_UNTOUCHED = 0.3
+"""What a spot adds to a pixel, in deviations of its noise, for it to be the background's still."""
+
 _APART = 4.5
 """Spots so many of their widths apart do not change each other's positions."""
 
@@ -62,6 +69,7 @@ class Spots(NamedTuple):
         score: how far each stands out, (N,).
         covariance: of x, y and photons, (N, 3, 3).
         misfit: by how many deviations a window holds more than was fitted and noise, (N,).
+        unrest: the variance of how far what is left around it stands out, 1 of noise alone, (N,).
     """
 
     frame: Tensor
@@ -69,6 +77,7 @@ class Spots(NamedTuple):
     score: Tensor
     covariance: Tensor
     misfit: Tensor
+    unrest: Tensor
 
     def rows(self, chosen: Tensor) -> "Spots":
         """Return some of them."""
@@ -138,12 +147,14 @@ class Search:
         spots, divided = self._none(), 0
         before = torch.full_like(self.image, -torch.inf)
         changed = torch.arange(len(self.image), device=self.image.device)
-        for _ in range(_TURNS):
+        for turn in range(_TURNS):
+            uneven = self.even_out() if turn == 1 else changed[:0]
+            changed = torch.unique(torch.cat([changed, uneven]))
             frame, xy = self.fresh(changed, before)
             known = spots
-            if len(frame):
-                changed = torch.unique(frame)
-                spots = self.settle(spots, self.start(frame, xy))
+            if len(frame) or len(uneven):
+                changed = torch.unique(torch.cat([frame, uneven]))
+                spots = self.settle(spots, self.start(frame, xy), uneven)
             elif divided < 2 and (doubtful := self.two(spots)).any():
                 doubtful = self.lowest(spots, doubtful, -spots.misfit)
                 spots, changed = self.divide(spots, doubtful)
@@ -151,7 +162,50 @@ class Search:
             else:
                 break
             spots = self.restored(known, spots)
-        return spots
+        else:
+            self.fresh(changed, before)
+        return self.believed(spots, before)
+
+    def even_out(self) -> Tensor:
+        """Take the background again, finer, without the spots found so far; where it differs.
+
+        Returns:
+            The frames that have changed, (C,), int64.
+        """
+        block = max(_FINEST_PX, self.side)
+        found = []
+        frames = torch.arange(len(self.image), device=self.image.device)
+        for rows in torch.split(frames, AT_A_TIME):
+            rest, light = self.image[rows] - self.light[rows], self.light[rows]
+            noise = rest.flatten(1).nanmean(dim=1).clamp(min=0)[:, None, None] + self.read[rows]
+            rest = torch.where(light.square() < _UNTOUCHED**2 * noise, rest, torch.nan)
+            differs = is_uneven(rest, block)
+            rows = rows[differs]
+            whole = rest[differs] + self.uneven[rows]
+            uneven = unevenness(whole)
+            more = uneven + unevenness(whole - uneven, block) - self.uneven[rows]
+            self.image[rows] -= more
+            self.uneven[rows] += more
+            self.read[rows] += more
+            found.append(rows)
+        return torch.cat(found)
+
+    def believed(self, spots: Spots, height: Tensor) -> Spots:
+        """Leave out what stands out no more than what no spot explains, around it, lets expect.
+
+        Args:
+            spots: what was found.
+            height: how far spots stand out of what is left, (F, H, W).
+        """
+        least = min(self.size)
+        side = min(2 * self.side - 1, least - 1 + least % 2)
+        height = torch.where(height.isfinite(), height, torch.nan)
+        parts = windows(height, pixel_of(spots.theta[:, :2], self.size), side, of=spots.frame)
+        count = parts.seen.sum(dim=(1, 2)).clamp(min=1)
+        unrest = parts.image.square().sum(dim=(1, 2)) / count
+        level = self.level * torch.where(unrest > STRUCTURED, unrest.sqrt(), 1)
+        gone = spots.score < level.clamp(max=_CLEAR * self.level)
+        return self.without(spots._replace(unrest=unrest), gone)
 
     def fresh(self, changed: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
         """Return where more stands out than before, in frames that have changed.
@@ -167,8 +221,7 @@ class Search:
         at_a_time = AT_A_TIME if self.image.device.type == "cpu" else max(1, len(self.image))
         for rows in torch.split(changed, at_a_time) if len(changed) else ():
             there = self.light[rows]
-            read = self.read if self.read.dim() < 3 else self.read[rows]
-            noise = read + there + (_MISMATCH * there).square()
+            noise = self.read[rows] + there + (_MISMATCH * there).square()
             height = standing_out(self.image[rows], there, noise, self.sigma, self.side)
             frame, xy = maxima(height, self.least)
             x, y = xy.unbind(dim=1)
@@ -204,13 +257,22 @@ class Search:
         self.shine(kept)
         return self.settle(rest.and_(kept), new), torch.unique(new.frame)
 
-    def settle(self, spots: Spots, new: Spots) -> Spots:
-        """Fit spots and new ones until they do not change; leave out what does not stand out."""
+    def settle(self, spots: Spots, new: Spots, uneven: Tensor | None = None) -> Spots:
+        """Fit spots and new ones until they do not change; leave out what does not stand out.
+
+        Args:
+            spots: that are known.
+            new: others.
+            uneven: frames whose background has changed, (C,), int64: clear spots stay as they are.
+        """
         count = len(spots.frame)
         self.shine(new)
         spots = spots.and_(new)
         due = torch.arange(len(spots.frame), device=self.image.device) >= count
         due |= self.touched(spots, due)
+        if uneven is not None:
+            doubtful = spots.score < _CLEAR * self.level
+            due |= doubtful & torch.isin(spots.frame, uneven)
         for _ in range(_SWEEPS):
             rows = due.nonzero()[:, 0]
             fitted = self.fit(spots, rows)
@@ -401,6 +463,7 @@ class Search:
             torch.where(good, score, 0),
             covariance,
             misfit(parts, expected, ended.ascent.shape[1], added),
+            torch.ones_like(score),
         )
 
     def _mask_hot(
@@ -474,4 +537,4 @@ class Search:
         zeros = self.image.new_zeros(count, 5)
         frame = torch.zeros(count, dtype=torch.int64, device=zeros.device)
         covariance = zeros.new_zeros(count, 3, 3)
-        return Spots(frame, zeros, zeros[:, 0], covariance, zeros[:, 0])
+        return Spots(frame, zeros, zeros[:, 0], covariance, zeros[:, 0], zeros[:, 0])

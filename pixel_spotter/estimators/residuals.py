@@ -10,6 +10,9 @@ from pixel_spotter.estimators.finder import Windows
 CROWDED = 5.0
 """Residuals so many deviations beyond what noise makes are another spot's, or of another shape."""
 
+STRUCTURED = 1.75
+"""Where the variance of what is left is so many times that of noise, not all of it is noise."""
+
 
 def noise_at_the_border(parts: Windows) -> Tensor:
     """Return the variance beyond shot noise in the outermost two rings, photons²: (B, 1, 1)."""

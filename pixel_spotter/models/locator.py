@@ -21,7 +21,7 @@ from pixel_spotter.estimators.calibration import (
 from pixel_spotter.estimators.finder import windows
 from pixel_spotter.estimators.gaussian_fit import least_squares
 from pixel_spotter.estimators.locating import Search, Spots
-from pixel_spotter.estimators.residuals import CROWDED
+from pixel_spotter.estimators.residuals import CROWDED, STRUCTURED
 from pixel_spotter.models.loading import load_model
 from pixel_spotter.models.spotter import SpotterRegressor
 from pixel_spotter.simulation.camera import Camera
@@ -246,7 +246,8 @@ class Locator:
         x, y, photons, background, sigma = spots.theta.unbind(dim=1)
         sd_x, sd_y = (spots.covariance[:, k, k].sqrt() for k in (0, 1))
         excess = self.camera.excess_noise
-        doubtful = (spots.misfit > CROWDED) | spots.close(_CLOSE * sigma)
+        doubtful = (spots.misfit > CROWDED) | (spots.unrest > STRUCTURED)
+        doubtful |= spots.close(_CLOSE * sigma)
         return {
             "frame": spots.frame,
             "x": x,

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from pixel_spotter.coordinates import Columns, as_xy
 from pixel_spotter.data.spots import SpotDataModule
-from pixel_spotter.estimators.detection import threshold, unevenness
+from pixel_spotter.estimators.detection import is_uneven, threshold, unevenness
 from pixel_spotter.estimators.locating import Search, Spots
+from pixel_spotter.estimators.residuals import STRUCTURED
 from pixel_spotter.simulation.psf import GaussianPSF, MeasuredPSF, light
 
 PSF = GaussianPSF()
@@ -194,3 +195,56 @@ def test_an_even_background_is_left_alone_and_an_uneven_one_is_known() -> None:
     left = unevenness(exposed(shape.expand(4, -1, -1))) - (shape - shape.mean())
     assert left.abs().mean() < 2
     assert not unevenness(even[:, :63]).any()
+
+
+PLACE = torch.stack(torch.meshgrid(*[torch.arange(128.0)] * 2, indexing="xy"), dim=-1)
+AROUND = torch.rand(4, 2, generator=torch.Generator().manual_seed(3)) * 88 + 20
+AWAY = (PLACE - AROUND[:, None, None]).norm(dim=-1)
+
+
+def test_bumps_of_the_background_are_no_spots_and_hide_none() -> None:
+    bumps = 50 + 50 * torch.exp(-(AWAY / 20).square() / 2).sum(dim=0)
+    expected = bumps.expand(20, -1, -1)
+    # 8 are accepted; without a finer background it is several times as many.
+    assert len(found(exposed(expected), sigma_px=1.1, false_alarms=0.4).frame) < 16
+    place = torch.rand(20, 2, generator=torch.Generator().manual_seed(1)) * 117 + 5
+    flat, wide = torch.zeros(20), torch.full((20,), 1.1)
+    one = torch.cat([place, torch.full((20, 1), 600.0)], dim=1)[:, None]
+    spots = found(exposed(expected + light(PSF, one, flat, wide, (128, 128))), sigma_px=1.1)
+    near = (spots.theta[:, :2] - place[spots.frame]).norm(dim=1) < 1
+    assert torch.unique(spots.frame[near]).tolist() == [*range(20)]
+
+
+def test_sharp_edges_are_hardly_spots_and_those_that_are_can_be_told() -> None:
+    discs = 50 + 50 * torch.sigmoid(20 - AWAY).amax(dim=0)
+    spots = found(exposed(discs.expand(10, -1, -1)), sigma_px=1.1, false_alarms=0.1)
+    assert len(spots.frame) < 60, "it was 300 once"
+    assert (spots.unrest > STRUCTURED).float().mean() > 0.9
+    alone, _ = made(200)
+    assert (found(alone).unrest > STRUCTURED).float().mean() < 0.02
+
+
+def test_many_spots_make_no_background_uneven() -> None:
+    """As the spots of a block raise its mean, each frame is taken for uneven, at first."""
+    xy = torch.rand(4, 200, 2, generator=torch.Generator().manual_seed(0)) * 256 - 0.5
+    much = torch.full((4, 200, 1), 1000.0)
+    ten, wide = torch.full((4,), 10.0), torch.full((4,), 1.1)
+    image = exposed(light(PSF, torch.cat([xy, much], dim=2), ten, wide, (256, 256)))
+    search = Search(image, 0, PSF, 1.1)
+    first = search.uneven.clone()
+    spots = search.all()
+    assert first.abs().mean() > 0.05
+    assert search.uneven.abs().mean() < first.abs().mean() / 2
+    there = [
+        torch.cdist(one, spots.theta[spots.frame == frame, :2]).amin(dim=1) < 1
+        for frame, one in enumerate(xy)
+    ]
+    assert sum(one.sum() for one in there) >= 0.9865 * 800
+
+
+def test_what_noise_makes_of_blocks_is_even() -> None:
+    even = exposed(torch.full((20, 128, 128), 10.0))
+    even[:, 30:50, 30:50] = torch.nan
+    assert is_uneven(even, 13).sum() <= 1
+    assert is_uneven(even + 2 * torch.sin(PLACE[..., 0] / 6), 13).all()
+    assert not is_uneven(even[:, :25] + PLACE[:25, :, 0], 13).any()
