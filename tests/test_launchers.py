@@ -69,6 +69,24 @@ class TestOptuna:
         self.search(run_command, tmp_path)
         assert [figures(cells(folder)[name]) for name in found] == [*map(figures, found.values())]
 
+    def test_several_commands_share_a_study(self, tmp_path: Path) -> None:
+        optuna = pytest.importorskip("optuna")
+        storage = f"sqlite:///{tmp_path}/shared.db"
+        optuna.create_study(study_name="shared", storage=storage)
+        shared = [f"hydra.sweeper.storage={storage}", "hydra.sweeper.study_name=shared"]
+        command = ["train", "experiment=optuna", "hydra.sweeper.n_trials=2", *shared, *TINY_CNN]
+        several = [
+            start(*command, f"hydra.sweeper.sampler.seed={seed}", cwd=tmp_path) for seed in (0, 1)
+        ]
+        for process in several:
+            ended = finish(process)
+            assert ended.code == 0, ended.stderr
+        study = optuna.load_study(study_name="shared", storage=storage)
+        found = cells(tmp_path / "outputs/sweeps/optuna")
+        values = sorted(metrics["val/mean_error_px"] for metrics in found.values())
+        assert sorted(trial.value for trial in study.trials) == values
+        assert len(values) == 4
+
     def search(self, run_command: CommandServer, where: Path) -> Path:
         few = f"hydra.sweeper.n_trials={self.TRIALS}"
         ended = run_command("train", "experiment=optuna", few, *TINY_CNN, cwd=where)
