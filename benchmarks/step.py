@@ -125,9 +125,8 @@ def report(
     optimizers = {one: VARIANTS[one](model) for one, model in models.items()}
     seconds: dict[str, list[float]] = {one: [] for one in names}
     products_s: list[float] = []
-    matrices = torch.ones(
-        2, MATRIX, MATRIX
-    )  # kept, as freeing them changes how memory is given back
+    # Kept, as freeing them changes how memory is given back.
+    matrices = torch.ones(2, MATRIX, MATRIX)
     for number in range(rounds + 1):
         for one in names if number % 2 else reversed(names):
             torch.utils.deterministic.fill_uninitialized_memory = one != "no deterministic fills"
