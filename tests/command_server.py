@@ -20,6 +20,7 @@ from typing import Any
 
 import hydra
 import torch.utils.tensorboard  # noqa: F401
+from joblib.externals.loky import reusable_executor
 
 import pixel_spotter.demo
 import pixel_spotter.evaluate
@@ -76,6 +77,8 @@ def begin(job: dict[str, Any]) -> int:
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
+    if reusable_executor._executor is not None:  # or the processes of a grid would linger
+        reusable_executor._executor.shutdown(kill_workers=True)
     os._exit(code)  # tearing down the copied interpreter would take seconds
 
 

@@ -268,6 +268,8 @@ class CommandServer:
         """
         self.begun += 1
         streams = {name: f"{self.scratch}/{name}{self.begun}" for name in ("stdout", "stderr")}
+        for stream in streams.values():
+            Path(stream).touch()  # may be read before the command has begun
         job = {
             "command": command,
             "arguments": arguments,

@@ -7,6 +7,7 @@ import random
 import re
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,8 +35,10 @@ def finished(folder: Path) -> dict[str, Any]:
 
 def at_work(one: Begun, folder: Path) -> list[Path]:
     """Return the cells whose locks a process has open."""
-    links = (link for link in Path(f"/proc/{one.pid}/fd").iterdir() if link.is_symlink())
-    files = [Path(os.readlink(link)) for link in links]  # noqa: PTH115
+    files = []
+    for link in Path(f"/proc/{one.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            files.append(Path(os.readlink(link)))  # noqa: PTH115
     return [path.parent for path in files if path.name == ".lock" and path.parent.parent == folder]
 
 
