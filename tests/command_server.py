@@ -78,7 +78,7 @@ def begin(job: dict[str, Any]) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     if reusable_executor._executor is not None:  # or the processes of a grid would linger
-        reusable_executor._executor.shutdown(kill_workers=True)
+        reusable_executor._executor.terminate(kill_workers=True)
     os._exit(code)  # tearing down the copied interpreter would take seconds
 
 
