@@ -114,6 +114,11 @@ def is_finished(run_dir: Path) -> bool:
     return (run_dir / METRICS).is_file()
 
 
+def is_open(run_dir: Path) -> bool:
+    """Tell whether something is left to do in a run: it may have ended as its time was up."""
+    return not is_finished(run_dir) or read_metrics(run_dir).get("ended") == "max_time"
+
+
 def read_metrics(run_dir: Path) -> dict[str, Any]:
     """Read a finished run's figures."""
     with _undamaged(run_dir / METRICS, "; delete it to redo the run"):
@@ -260,8 +265,10 @@ def without(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 def where_it_ran(device: torch.device) -> dict[str, Any]:
     """Return the entries of ``metrics.json`` that say on what a run ran."""
+    units = torch.cpu._is_avx512_bf16_supported()
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processor": torch.backends.cpu.get_cpu_capability() + (", bfloat16" if units else ""),
         "threads": torch.get_num_threads(),
         "versions": {
             "python": platform.python_version(),

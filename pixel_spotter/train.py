@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pixel_spotter import runs
 from pixel_spotter.cli.family import alike, siblings, turn
-from pixel_spotter.cli.grid import run_cell, training_time
+from pixel_spotter.cli.grid import refuse_late, run_cell, training_time
 from pixel_spotter.cli.mistakes import instantiate, refuse_out_of_range
 from pixel_spotter.cli.start import run_command
 from pixel_spotter.cli.trainer import claim, make_trainer, owned
@@ -67,6 +67,7 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
         others = siblings(cfg, run_dir)
         try:
             with turn(run_dir, others):
+                refuse_late()
                 return _train(cfg, run_dir, model_name, others)
         except SystemExit as end:  # how Lightning ends after Ctrl-C
             raise KeyboardInterrupt from end
@@ -81,7 +82,7 @@ def _train(
     seed = callbacks.SeedEachEpoch(cfg.seed)
     time_limit = callbacks.TimeLimit(training_time(cfg.trainer.max_time))
     best, last = run_dir / runs.BEST, run_dir / runs.LAST
-    stops = {most for most, other in others.items() if not runs.is_finished(other)}
+    stops = {most for most, other in others.items() if runs.is_open(other)}
     doing: list[Callback] = [seed, time_limit, callbacks.EpochTable(run_dir)]
     doing.append(prefixes.Stops(run_dir, stops))
     # last is written after best, and so knows of it

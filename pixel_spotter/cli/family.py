@@ -1,6 +1,8 @@
 """Which cells of a grid are one training: those that differ in nothing but their epochs."""
 
 import copy
+import hashlib
+import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -35,7 +37,7 @@ def siblings(cfg: DictConfig, run_dir: Path) -> dict[int, Path]:
     found = {
         int(cell[_EPOCHS]): run_dir.parent / name
         for name, cell in cells.items()
-        if own
+        if own.get(_EPOCHS, "").isdecimal()
         and cell.get(_EPOCHS, "").isdecimal()
         and cell[_EPOCHS] != own.get(_EPOCHS)
         and runs.without(cell, *_NOT_TRAINED_APART) == same
@@ -72,8 +74,10 @@ def turn(run_dir: Path, others: Mapping[int, Path]) -> Iterator[None]:
     if not others:
         yield
         return
-    first = min(run_dir.name, *(other.name for other in others.values()))
-    lock = run_dir.parent / f"{runs.LOCK}.{first}"
+    own = runs.read_plan(run_dir.parent)["cells"][run_dir.name]  # others may join it later
+    shared = json.dumps(runs.without(own, *_NOT_TRAINED_APART), sort_keys=True)
+    name = hashlib.sha256(shared.encode()).hexdigest()[:12]
+    lock = run_dir.parent / f"{runs.LOCK}.{name}"
     with ExitStack() as stack:
         try:
             stack.enter_context(runs.locked(lock, timeout_s=0))

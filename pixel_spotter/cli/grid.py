@@ -133,18 +133,28 @@ class AroundGrid(Callback):
                 lines.append(f"  {named}: {reason}")
             problem = "\n".join(lines) if failed else lines[0]
         if time_is_up(self.until_s):
-            left = [name for name in self.cells if name not in failed and self._is_left(name)]
+            left = [
+                name
+                for name in self.cells
+                if name not in failed and runs.is_open(self.folder / name)
+            ]
             if left or not self.cells:
                 which = f"{len(left)} of {len(self.cells)} cells are left" if left else "time is up"
                 print(f"max_time: {which}, the same command continues")
         return problem
 
-    def _is_left(self, name: str) -> bool:
-        folder = self.folder / name
-        return not runs.is_finished(folder) or runs.read_metrics(folder).get("ended") == "max_time"
-
 
 _until_s: list[float] = []  # when the time of this process's grid is up, if it is limited
+
+
+class NoTimeLeftError(UserError):
+    """A grid's time was up before a cell had begun."""
+
+
+def refuse_late() -> None:
+    """Raise NoTimeLeftError if the time of this process's grid is up."""
+    if any(map(time_is_up, _until_s)):
+        raise NoTimeLeftError("the grid's time is up")
 
 
 def training_time(limit: str | None) -> timedelta | None:
@@ -177,6 +187,8 @@ def run_cell(run_dir: Path, train: Callable[[], dict[str, Any]]) -> dict[str, An
         progress.failed.discard(run_dir.name)
     except runs.InUseError as error:
         log.info("left to the process that has it: %s", error)
+    except NoTimeLeftError:  # it has waited for others until then
+        return None
     except Exception as error:
         message = mistakes.user_message(error)
         if _has_no_room(error):  # nor would the others, whose failures it would not be

@@ -78,16 +78,18 @@ def place(
             f"{why}: {at_once} cells at once take at least {at_once * _LEAST / _GIB:.1f} GiB, "
             f"{memory / _GIB:.1f} GiB of memory are free; {max(1, int(memory / _USUAL))} fit"
         )
+    others = "no other can run meanwhile" if at_once == 1 else "all"
+    because = why if at_once == max(1, fit) else others
     if at_once == 1:  # in this process, with all threads
         with read_write(config.hydra), open_dict(config.hydra):
             config.hydra.launcher = {"_target_": _BASIC}
-        log.info("one cell after another (%s)", why)
+        log.info("one cell after another (%s)", because)
     else:
         with read_write(config.hydra):
             launcher.n_jobs = at_once
         threads = _threads_asked() or max(1, cpu_count() // at_once)
         each = f"{threads} thread{'s' if threads > 1 else ''} each"
-        log.info("%d cells at once with %s (%s)", at_once, each, why if at_once == fit else "all")
+        log.info("%d cells at once with %s (%s)", at_once, each, because)
     named = any(isinstance(cell.trainer.devices, ListConfig) for cell in cells)
     return () if named else tuple(gpus)
 

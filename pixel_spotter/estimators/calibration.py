@@ -209,7 +209,7 @@ def spot_shape(image: Tensor, variance: float | Tensor, ratio: float | None = No
         variance: of the noise beside that of light, photons², a number or (H, W).
         ratio: of a spot's width along y to that along x, if that is known.
     """
-    if (skipped := image.numel() // _ENOUGH) > 1:
+    if (skipped := min(len(image), image.numel() // _ENOUGH)) > 1:
         some = spot_shape(image[::skipped], variance, ratio)
         if some is not None and some.alone >= 100:
             return some

@@ -263,7 +263,7 @@ class Search:
         Args:
             spots: that are known.
             new: others.
-            uneven: frames whose background has changed, (C,), int64: clear spots stay as they are.
+            uneven: frames whose background has changed, (C,), int64.
         """
         count = len(spots.frame)
         self.shine(new)
@@ -271,8 +271,7 @@ class Search:
         due = torch.arange(len(spots.frame), device=self.image.device) >= count
         due |= self.touched(spots, due)
         if uneven is not None:
-            doubtful = spots.score < _CLEAR * self.level
-            due |= doubtful & torch.isin(spots.frame, uneven)
+            due |= torch.isin(spots.frame, uneven)
         for _ in range(_SWEEPS):
             rows = due.nonzero()[:, 0]
             fitted = self.fit(spots, rows)

@@ -5,18 +5,20 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import ONE_BY_ONE, ROOT, TINY, CommandServer, compose, figures, read_json
-from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pixel_spotter import runs
-from pixel_spotter.cli.family import siblings
+from pixel_spotter.cli.family import siblings, turn
+from pixel_spotter.cli.grid import run_cell
 from pixel_spotter.cli.trainer import claim
 from pixel_spotter.files import read_tensors
 from pixel_spotter.train import train
@@ -339,7 +341,7 @@ def test_a_run_that_stopped_early_is_all_that_a_longer_one_would_be(
 
 
 def test_a_cell_in_its_turn_waits(grid: Grid) -> None:
-    with FileLock(grid.folder / ".lock.max_epochs=2"):
+    with turn(grid.cell(4), siblings(compose(asked(4)), grid.cell(4))):
         thread = threading.Thread(target=grid.train, args=(2,))
         thread.start()
         thread.join(0.5)
@@ -362,6 +364,12 @@ class TestSiblings:
         more = {"trainer.max_epochs": "8"}
         assert {*self.of(tmp_path, **more, **{"optim.lr": "1"})} == {4}
         assert {*self.of(tmp_path, **more, **{"trainer.enable_progress_bar": "true"})} == {4, 8}
+
+    def test_none_of_a_cell_that_sets_no_epochs_and_is_none_of_theirs(self, tmp_path: Path) -> None:
+        plan = {"a": {"seed": "0"}, "b": {"seed": "0", "trainer.max_epochs": "4"}}
+        runs.add_to_plan(tmp_path, [], plan)
+        assert siblings(compose(asked(4)), tmp_path / "b") == {}
+        assert siblings(compose(CONSTANT), tmp_path / "a") == {}
 
     @pytest.mark.parametrize(
         "override",
@@ -386,6 +394,47 @@ class TestSiblings:
 
     def test_a_run_in_no_grid_has_none(self, tmp_path: Path) -> None:
         assert siblings(compose(asked(2)), tmp_path / "run") == {}
+
+
+def test_a_cell_that_waited_until_the_time_is_up_is_left_and_not_failed(
+    grid: Grid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell, until_s = grid.cell(2), [time.monotonic() + 1000]
+    monkeypatch.setattr("pixel_spotter.cli.grid._until_s", until_s)
+
+    @contextmanager
+    def long_turn(*_: object) -> Iterator[None]:
+        until_s[:] = [0.0]
+        yield
+
+    monkeypatch.setattr("pixel_spotter.train.turn", long_turn)
+    assert run_cell(cell, lambda: train(compose(asked(2)), cell, "cnn")) is None
+    assert not (cell / runs.FAILURE).exists()
+    assert runs.is_open(cell)
+    assert grid.trained == []
+
+
+def test_cells_that_join_later_wait_for_the_same(grid: Grid) -> None:
+    """Whatever their names: the lock is of what they share."""
+    for epochs in (2, 4):
+        others = siblings(compose(asked(epochs)), grid.cell(epochs))
+        with turn(grid.cell(epochs), others):
+            pass
+    before = {*grid.cell(2).parent.glob(".lock.*")}
+    runs.add_to_plan(grid.cell(2).parent, [], {"a": {"model": "cnn", "trainer.max_epochs": "8"}})
+    with turn(grid.cell(2), siblings(compose(asked(2)), grid.cell(2))):
+        assert {*grid.cell(2).parent.glob(".lock.*")} == before
+
+
+def test_another_processor_is_another_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = torch.device("cpu")
+    here = runs.where_it_ran(device)
+    units = torch.cpu._is_avx512_bf16_supported()
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: not units)
+    assert runs.where_it_ran(device) != here
+    monkeypatch.undo()
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "another")
+    assert runs.where_it_ran(device) != here
 
 
 def test_no_model_and_no_data_look_at_how_long_the_training_is() -> None:

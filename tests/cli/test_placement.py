@@ -85,6 +85,7 @@ def grid(n_jobs: int = -1) -> DictConfig:
         (8, math.inf, "2", 100, 4, "4 cells at once with 2 threads each (8 cores)"),
         (8, math.inf, "16", 100, 1, "one cell after another (8 cores)"),
         (8, 4.6, None, 100, 3, "3 cells at once with 2 threads each (4.6 GiB of memory free)"),
+        (8, math.inf, None, 1, 1, "one cell after another (no other can run meanwhile)"),
         (8, 0.1, None, 100, 1, "one cell after another (0.1 GiB of memory free)"),
         (1, math.inf, None, 100, 1, "one cell after another (1 cores)"),
     ],

@@ -150,6 +150,14 @@ def test_nothing_stands_out_of_noise_and_hot_pixels_are_no_spots() -> None:
     assert spot_shape(image, 1.5**2) is None
 
 
+def test_a_single_frame_of_any_size_tells_of_its_spots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many pixels a part is looked at first, which of one frame is all."""
+    monkeypatch.setattr("pixel_spotter.estimators.calibration._ENOUGH", 1000)
+    shape = spot_shape(bright(places(30), 20_000.0), 0.0)
+    assert shape is not None
+    assert shape.sigma_px == pytest.approx(1.1, rel=0.05)
+
+
 def test_frames_without_noise_are_refused() -> None:
     with pytest.raises(UserError, match="hold no noise"):
         camera_noise(torch.full((3, 64, 64), 100.0))

@@ -215,6 +215,22 @@ def test_bumps_of_the_background_are_no_spots_and_hide_none() -> None:
     assert torch.unique(spots.frame[near]).tolist() == [*range(20)]
 
 
+def test_bright_spots_on_bumps_have_the_background_that_is_there() -> None:
+    """They are fitted again once it is known: it is 7 photons off where they are not."""
+    bumps = 50 + 50 * torch.exp(-(AWAY / 12).square() / 2).sum(dim=0)
+    at = torch.tensor([[40.0, 30.0], [74.0, 60.0], [100.0, 90.0]])
+    spots = torch.cat([at, torch.full((3, 1), 3000.0)], dim=1)
+    shown = light(PSF, spots[None], torch.zeros(1), torch.full((1,), 1.1), (128, 128))
+    search = Search(exposed((bumps + shown).expand(16, -1, -1)), 0, PSF, 1.1)
+    answers = search.all()
+    near, which = torch.cdist(answers.theta[:, :2], at).min(dim=1)
+    answers, which = answers.rows(near < 1), which[near < 1]
+    assert len(which) == 48
+    x, y = at[which].long().unbind(dim=1)
+    error = answers.theta[:, 3] + search.uneven[answers.frame, y, x] - bumps[y, x]
+    assert error.square().mean().sqrt() < 4
+
+
 def test_sharp_edges_are_hardly_spots_and_those_that_are_can_be_told() -> None:
     discs = 50 + 50 * torch.sigmoid(20 - AWAY).amax(dim=0)
     spots = found(exposed(discs.expand(10, -1, -1)), sigma_px=1.1, false_alarms=0.1)
