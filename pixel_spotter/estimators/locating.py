@@ -56,6 +56,9 @@ _FINEST_PX = 13
 _UNTOUCHED = 0.3
 """What a spot adds to a pixel, in deviations of its noise, for it to be the background's still."""
 
+_SLIGHT = 0.1
+"""So many deviations of a pixel's noise of background, more or less, change no fit."""
+
 _APART = 4.5
 """Spots so many of their widths apart do not change each other's positions."""
 
@@ -144,21 +147,23 @@ class Search:
 
     def all(self) -> Spots:
         """Return the spots that are found."""
-        spots, divided = self._none(), 0
+        spots, divided = self._none(), False
         before = torch.full_like(self.image, -torch.inf)
         changed = torch.arange(len(self.image), device=self.image.device)
         for turn in range(_TURNS):
-            uneven = self.even_out() if turn == 1 else changed[:0]
+            uneven, again = changed[:0], None
+            if turn == 1:
+                spots, uneven, again = self.even_out(spots)
             changed = torch.unique(torch.cat([changed, uneven]))
             frame, xy = self.fresh(changed, before)
             known = spots
             if len(frame) or len(uneven):
                 changed = torch.unique(torch.cat([frame, uneven]))
-                spots = self.settle(spots, self.start(frame, xy), uneven)
-            elif divided < 2 and (doubtful := self.two(spots)).any():
+                spots = self.settle(spots, self.start(frame, xy), again)
+            elif not divided and (doubtful := self.two(spots)).any():
                 doubtful = self.lowest(spots, doubtful, -spots.misfit)
                 spots, changed = self.divide(spots, doubtful)
-                divided += 1
+                divided = True
             else:
                 break
             spots = self.restored(known, spots)
@@ -166,12 +171,14 @@ class Search:
             self.fresh(changed, before)
         return self.believed(spots, before)
 
-    def even_out(self) -> Tensor:
+    def even_out(self, spots: Spots) -> tuple[Spots, Tensor, Tensor]:
         """Take the background again, finer, without the spots found so far; where it differs.
 
         Returns:
-            The frames that have changed, (C,), int64.
+            The spots on it, the frames that have changed, (C,), int64, and which spots are to be
+            fitted again, (N,) bool: what is flat around a spot does not matter to it.
         """
+        before = self.uneven.clone()
         block = max(_FINEST_PX, self.side)
         found = []
         frames = torch.arange(len(self.image), device=self.image.device)
@@ -188,7 +195,12 @@ class Search:
             self.uneven[rows] += more
             self.read[rows] += more
             found.append(rows)
-        return torch.cat(found)
+        x, y = pixel_of(spots.theta[:, :2], self.size).unbind(dim=1)
+        change = (self.uneven - before)[spots.frame, y, x]
+        theta = spots.theta.clone()
+        theta[:, 3] = (theta[:, 3] - change).clamp(min=0.01)
+        noise = (theta[:, 3] + self.read[spots.frame, y, x]).clamp(min=0).sqrt()
+        return spots._replace(theta=theta), torch.cat(found), change.abs() > _SLIGHT * noise
 
     def believed(self, spots: Spots, height: Tensor) -> Spots:
         """Leave out what stands out no more than what no spot explains, around it, lets expect.
@@ -257,21 +269,21 @@ class Search:
         self.shine(kept)
         return self.settle(rest.and_(kept), new), torch.unique(new.frame)
 
-    def settle(self, spots: Spots, new: Spots, uneven: Tensor | None = None) -> Spots:
+    def settle(self, spots: Spots, new: Spots, again: Tensor | None = None) -> Spots:
         """Fit spots and new ones until they do not change; leave out what does not stand out.
 
         Args:
             spots: that are known.
             new: others.
-            uneven: frames whose background has changed, (C,), int64.
+            again: which of those that are known are to be fitted again in any case, (N,) bool.
         """
         count = len(spots.frame)
         self.shine(new)
         spots = spots.and_(new)
         due = torch.arange(len(spots.frame), device=self.image.device) >= count
         due |= self.touched(spots, due)
-        if uneven is not None:
-            due |= torch.isin(spots.frame, uneven)
+        if again is not None:
+            due[:count] |= again
         for _ in range(_SWEEPS):
             rows = due.nonzero()[:, 0]
             fitted = self.fit(spots, rows)
