@@ -110,7 +110,7 @@ def _train(
         where = runs.where_it_ran(trainer.strategy.root_device)
         prefixes.take_prefix(run_dir, begun, cfg.trainer.max_epochs, where)
     before = last if last.is_file() else None
-    if cfg.trainer.precision == "auto":
+    if cfg.trainer.precision == "auto" and not solved:
         precision.choose(trainer, model, before)
     words = "continuing" if before else "training"
     log.info("%s %s in %s (name=%s continues it)", words, model_name, run_dir, cfg.name)

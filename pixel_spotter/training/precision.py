@@ -48,7 +48,7 @@ def choose(trainer: L.Trainer, model: PointRegressor, last: Path | None = None) 
         mixed = read_tensors(last).get("precision", _FULL) != _FULL
         why = "as it began"
     elif not model.learns_in_bfloat16:
-        mixed, why = False, f"{model.name} was not shown to learn as well in less"
+        mixed, why = False, f"{model.name} was not shown to learn as well in bfloat16"
     else:
         mixed = has_bfloat16_units(device)
         why = f"this {what} has {'' if mixed else 'no '}units for bfloat16"

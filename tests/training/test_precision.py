@@ -36,7 +36,7 @@ def run_auto(folder: Path, *overrides: str) -> Run:
     [
         (True, True, "bf16-mixed", "this processor has units for bfloat16"),
         (False, True, "32-true", "this processor has no units for bfloat16"),
-        (True, False, "32-true", "cnn was not shown to learn as well in less"),
+        (True, False, "32-true", "cnn was not shown to learn as well in bfloat16"),
     ],
 )
 def test_what_is_chosen_and_why(
