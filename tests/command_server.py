@@ -9,6 +9,7 @@ import gc
 import importlib
 import json
 import logging
+import multiprocessing.util
 import os
 import random
 import resource
@@ -79,6 +80,7 @@ def begin(job: dict[str, Any]) -> int:
     sys.stderr.flush()
     if reusable_executor._executor is not None:  # or the processes of a grid would linger
         reusable_executor._executor.terminate(kill_workers=True)
+    multiprocessing.util._run_finalizers()  # what its threads still hold would be told as leaked
     os._exit(code)  # tearing down the copied interpreter would take seconds
 
 
