@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike
 
 from pixel_spotter.arguments import require
 from pixel_spotter.coordinates import FLAGS, Size, as_size
+from pixel_spotter.data.reading import MOST_PIXELS
+from pixel_spotter.data.values import saturated_at, white_of
 from pixel_spotter.errors import UserError
 from pixel_spotter.estimators.locating import LEAST_SIDE
 from pixel_spotter.models.base import PointRegressor
@@ -20,8 +22,6 @@ from pixel_spotter.models.locator import make_locator
 from pixel_spotter.simulation.bound import crlb, fisher_information
 from pixel_spotter.simulation.camera import Camera
 from pixel_spotter.simulation.psf import expected_image, make_psf
-
-_MOST_PIXELS = 2**22
 
 
 def locate(
@@ -36,10 +36,12 @@ def locate(
 
     Args:
         frames: counts as the camera recorded them, (F, H, W) or (H, W); pixels without a value are
-            nan. Arrays mapped from a file are read a part at a time.
+            nan, or masked. Arrays mapped from a file are read a part at a time.
         camera: ``gain``, electrons per count, ``offset``, counts of no light, ``read_noise``,
             electrons, a number or a map (H, W), ``em_gain``, and ``saturation``, counts. What is
-            not given is estimated from the first frames, but for the last two.
+            not given is estimated from the first frames, but for ``em_gain``, 1, and
+            ``saturation``: the largest number of the array's type, or what looks cut off, which a
+            warning tells.
         psf: ``sigma_px`` and ``ratio`` of a Gaussian, or ``file``, a measured one: an array or a
             ``.npy`` file, and its ``oversampling``. A width that is not given is estimated.
         false_alarms: so many are accepted in an empty frame, on average.
@@ -62,11 +64,19 @@ def locate(
     if min(frames.shape[1:]) < LEAST_SIDE:
         raise UserError(f"frames must be at least {LEAST_SIDE} px wide and high")
     locator = make_locator(camera or {}, psf or {}, false_alarms, checkpoint)
-    step = max(1, _MOST_PIXELS // frames[0].size)
+    step = max(1, MOST_PIXELS // frames[0].size)
+    told, white = locator.saturation, white_of(frames.dtype)
+    said: set[float | None] = set()
     tables = []
     for start in range(0, len(frames), step):
-        part = np.asarray(frames[start : start + step], dtype=np.float32)
-        counts = torch.from_numpy(np.where(np.isfinite(part), part, np.nan)).to(device)
+        part = np.ma.filled(frames[start : start + step].astype(np.float32), np.nan)
+        part[~np.isfinite(part)] = np.nan
+        if told is None:
+            locator.saturation, guessed = saturated_at(part, white)
+            if guessed and locator.saturation not in said:
+                said.add(locator.saturation)
+                warnings.warn(guessed, stacklevel=2)
+        counts = torch.from_numpy(part).to(device)
         if start == 0:
             for line in locator.learn(counts):
                 if "estimated" not in line:

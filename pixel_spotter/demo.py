@@ -28,8 +28,9 @@ from pixel_spotter.arguments import require
 from pixel_spotter.cli.mistakes import user_message
 from pixel_spotter.cli.start import run_command
 from pixel_spotter.coordinates import FLAGS
+from pixel_spotter.data.reading import Reading
 from pixel_spotter.errors import UserError
-from pixel_spotter.locate import DIGITS, Reading, located, read_back, read_frame
+from pixel_spotter.locate import DIGITS, located, read_back, read_frame
 from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.models.loading import load_model
 from pixel_spotter.models.locator import make_locator

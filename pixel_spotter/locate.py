@@ -9,13 +9,12 @@ if __name__ == "__main__":
     begin("locate")  # before anything slow is imported
 
 import copy
-import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +22,6 @@ import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
-from tqdm import tqdm
 
 import pixel_spotter
 from pixel_spotter import api
@@ -32,26 +30,18 @@ from pixel_spotter.cli.start import pick_device, run_command
 from pixel_spotter.coordinates import FLAGS, Size
 from pixel_spotter.data.formats import FORMATS, Movie
 from pixel_spotter.data.frames import (
-    Frames,
     UnreadableImageError,
     find_images,
     open_frames,
     skipped_files,
 )
-from pixel_spotter.data.remarks import Remarks, skipped
-from pixel_spotter.data.values import plateau
+from pixel_spotter.data.reading import Batch, Reading, kind_of
+from pixel_spotter.data.remarks import skipped
 from pixel_spotter.errors import UserError
-from pixel_spotter.estimators.locating import LEAST_SIDE
 from pixel_spotter.files import write_text
 from pixel_spotter.models.locator import Locator, make_locator
 from pixel_spotter.reporting.overview import write_overview
 from pixel_spotter.tables import check_output, growing
-
-MOST_PIXELS = 2**22
-"""So many pixels are looked at at once."""
-
-_FULL = (1023.0, 4095.0, 16383.0)
-"""What saturated pixels of 10, 12 and 14 bits hold."""
 
 _COMPARED_PX = 128
 """Of so large a part of each file, noise is compared with that of others."""
@@ -64,140 +54,6 @@ COLUMNS = (
     *("sigma_px", "score", "flag"),
 )
 """Of a table; one of a psf that was measured has no ``sigma_px``."""
-
-
-class Batch(NamedTuple):
-    """Frames of files of one kind, in their order.
-
-    Args:
-        counts: (F, H, W), float32.
-        places: of which file each is, by its number, and which of its frames.
-        kind: of the files, see `kind_of`.
-        full: what a pixel holds at most, counts; None if nobody knows.
-    """
-
-    counts: np.ndarray
-    places: list[tuple[int, int]]
-    kind: str = ""
-    full: float | None = None
-
-
-class Reading:
-    """Reads the frames of files, so many pixels at a time.
-
-    Args:
-        files: in their order.
-        saturation: what a pixel holds at most, counts; None: what each file declares to be white.
-    """
-
-    def __init__(self, files: Sequence[Path], saturation: float | None = None) -> None:
-        self.files, self.saturation = files, saturation
-        self.failures: dict[Path, list[str]] = {}
-        self.remarks = Remarks()
-        self.said: list[str] = []
-        self._usual: dict[str, tuple[float, Path]] = {}
-        self.progress = tqdm(disable=not sys.stderr.isatty(), unit="frame")
-
-    def batches(self, after: tuple[int, int] = (-1, -1)) -> Iterator[Batch]:
-        """Yield the frames after a place, a file's number and that of its frame."""
-        batch = Batch(np.empty(0), [])
-        gathered: list[np.ndarray] = []
-        for place, counts, kind, full in self._frames(after):
-            many = (len(gathered) + 1) * counts.size > MOST_PIXELS
-            if gathered and (many or batch.kind != kind):
-                yield batch._replace(counts=np.stack(gathered))
-                gathered, batch = [], Batch(np.empty(0), [])
-            gathered.append(counts)
-            batch = batch._replace(kind=kind, full=full)
-            batch.places.append(place)
-        if gathered:
-            yield batch._replace(counts=np.stack(gathered))
-
-    def say(self, line: str) -> None:
-        """Write a line on stderr, beside the progress, and keep it."""
-        self.said.append(line)
-        self.progress.write(line, file=sys.stderr)
-
-    def full(self, batch: Batch) -> float | None:
-        """Return what a pixel holds at most, also where a file has more bits than its camera."""
-        brightest = float(np.nanmax(batch.counts, initial=0))
-        told = math.inf if batch.full is None else batch.full
-        if self.saturation is not None or brightest >= told:
-            return batch.full
-        file = self.files[batch.places[0][0]]
-        if brightest in _FULL:
-            self.remarks.add(
-                file,
-                f"{brightest:.0f}, its largest value, is taken for that of saturated pixels; if it "
-                f"is not, give camera.saturation",
-            )
-            return brightest
-        if number := plateau(batch.counts):
-            self.remarks.add(
-                file,
-                f"{number} pixels hold exactly {brightest:.7g}, the most there is, and are taken "
-                f"for saturated: camera.saturation={brightest:.7g} says so, a larger one that they "
-                f"are not",
-                f"full at {brightest}",
-            )
-            return brightest
-        return batch.full
-
-    def compare(self, batch: Batch, counts: Tensor, locator: Locator) -> None:
-        """Remark on files that show another noise than the first of their kind does.
-
-        Each file's first frame is looked at by itself, the middle of it, as that is enough.
-        """
-        begun = [k for k, (_, frame) in enumerate(batch.places) if frame == 0]
-        for k in begun if len(self.files) > 1 else ():
-            file = self.files[batch.places[k][0]]
-            ratio = locator.noise_ratio(counts[k : k + 1], _COMPARED_PX)
-            if ratio:
-                usual, first = self._usual.setdefault(batch.kind, (ratio, file))
-                if not 0.5 < ratio / usual < 2:
-                    self.remarks.add(
-                        file,
-                        f"shows {ratio / usual:.2g} times the noise that {first.name} has, for "
-                        f"their light: if the camera was another, locate them by themselves",
-                        f"noise of {batch.kind}",
-                    )
-
-    def _frames(
-        self, after: tuple[int, int]
-    ) -> Iterator[tuple[tuple[int, int], np.ndarray, str, float | None]]:
-        for number, file in enumerate(self.files):
-            if number < after[0]:
-                continue
-            reasons: list[str] = []
-            try:
-                with open_frames(file, gaps=True) as frames:
-                    if min(frames.size) < LEAST_SIDE:
-                        sides = "{}x{}".format(*frames.size)
-                        raise UnreadableImageError(
-                            f"is {sides} px: a spot needs {LEAST_SIDE} px on each side"
-                        )
-                    if len(self.files) == 1:
-                        self.progress.reset(frames.count)
-                    for note in frames.notes:
-                        self.remarks.add(file, note)
-                    full = self.saturation
-                    if full is None and not frames.floating:
-                        full = frames.white
-                    for frame, counts in frames.readable(reasons):
-                        self.progress.update()
-                        if (number, frame) > after:
-                            yield (number, frame), counts, kind_of(frames), full
-            except UnreadableImageError as error:
-                reasons.append(str(error))
-            for reason in reasons:
-                self.fail(file, reason)
-
-    def fail(self, file: Path, reason: str) -> None:
-        """Say once that a file cannot be used, or not in whole, and why."""
-        reasons = self.failures.setdefault(file, [])
-        if reason not in reasons:
-            reasons.append(reason)
-            self.say(f"{file}: {reason}")
 
 
 def run(cfg: DictConfig) -> None:
@@ -315,7 +171,7 @@ def learned(
         for line in lines:
             reading.say(f"{of}{line}")
         locators[batch.kind] = locator
-    reading.compare(batch, counts, locator)
+    reading.compare(batch, lambda k: locator.noise_ratio(counts[k : k + 1], _COMPARED_PX))
     try:
         locator.refuse(counts)
     except UserError as error:
@@ -423,16 +279,6 @@ def read_frame(file: str, frame: int) -> np.ndarray:
     """Return a frame of a file, counts (H, W)."""
     with open_frames(Path(file), gaps=True) as frames:
         return frames.read(frame)
-
-
-def kind_of(frames: Frames) -> str:
-    """Say what a file is as all are whose camera may be the same: format, size, range of values."""
-    white = None if frames.floating else frames.white
-    values = "floating-point" if frames.floating else "whole numbers"
-    if white is not None:
-        values = f"0 to {white:g}"
-    form = frames.path.suffix[1:].lower() or "file"
-    return f"{form} of {frames.size[0]}x{frames.size[1]} px, {values}"
 
 
 def about(

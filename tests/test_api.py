@@ -4,6 +4,7 @@ import importlib
 import inspect
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ TOLD = {"gain": 0.5, "offset": 100.0, "read_noise": 1.5}
 
 
 def test_locate_finds_what_the_command_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "_MOST_PIXELS", 4 * 90 * 100)
+    monkeypatch.setattr(api, "MOST_PIXELS", 4 * 90 * 100)
     found = pixel_spotter.locate(movie())
     assert_all_found(found, 6)
     assert [*found][:5] == ["frame", "x", "y", "sd_x", "sd_y"]
@@ -39,6 +40,48 @@ def test_locate_is_a_function_whoever_has_imported_its_command() -> None:
     assert len(pixel_spotter.locate(movie(1), camera=TOLD, psf={"sigma_px": 1.1})) == len(XY)
     code = "import pixel_spotter, sys; assert 'torch' not in sys.modules; pixel_spotter.bound(9, 1)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_saturated_pixels_are_left_out_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = movie(6)
+    width = {"sigma_px": 1.1}
+    white = np.where(counts > 400, 65535, counts).astype(np.uint16)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*saturated")
+        full = pixel_spotter.locate(white, TOLD, width)
+    assert_all_found(full, 6)
+    assert {*full["flag"]} == {"saturated"}, "what the type of the numbers holds"
+    bright = np.where(counts > 400, 4095, counts).astype(np.uint16)
+    with pytest.warns(UserWarning, match="4095, its largest value, is taken for that of saturated"):
+        bits = pixel_spotter.locate(bright, TOLD, width)
+    pd.testing.assert_frame_equal(bits, full)
+    monkeypatch.setattr(api, "MOST_PIXELS", 3 * 90 * 100)  # two parts, told of once
+    for kind in (np.uint16, np.float64):
+        with pytest.warns(UserWarning, match="pixels hold exactly 400, the most there is") as said:
+            cut = pixel_spotter.locate(np.minimum(counts, 400).astype(kind), TOLD, width)
+        assert len(said) == 1
+        assert {*cut["flag"]} == {"saturated"}
+    later = np.concatenate([counts[:3], bright[3:]])
+    with pytest.warns(UserWarning, match="4095"):
+        found = pixel_spotter.locate(later, TOLD, width)
+    assert ((found["flag"] == "saturated") == (found["frame"] >= 3)).all()
+    told = pixel_spotter.locate(np.minimum(counts, 400), TOLD | {"saturation": 401}, width)
+    assert {*told["flag"]} == {""}
+
+
+def test_masked_pixels_have_no_value() -> None:
+    counts = movie(2)
+    mask = np.zeros(counts.shape, bool)
+    x, y = np.round(XY[0]).astype(int)
+    mask[:, y - 6 : y + 7, x - 6 : x + 7] = True
+    gone = pixel_spotter.locate(np.where(mask, np.nan, counts), TOLD, {"sigma_px": 1.1})
+    assert len(gone) == 2 * (len(XY) - 1)
+    for masked in (
+        np.ma.masked_array(counts, mask),
+        np.ma.masked_array(counts.astype(float), mask),
+    ):
+        found = pixel_spotter.locate(masked, TOLD, {"sigma_px": 1.1})
+        pd.testing.assert_frame_equal(found, gone)
 
 
 def test_arrays_and_maps_may_be_numpy() -> None:

@@ -20,7 +20,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from pixel_spotter.cli.help import CONF_DIR
+from pixel_spotter.data import reading
 from pixel_spotter.data.frames import open_frames
+from pixel_spotter.data.remarks import Remarks
 from pixel_spotter.simulation.camera import Camera
 from pixel_spotter.simulation.psf import GaussianPSF, light
 from pixel_spotter.tables import growing
@@ -137,7 +139,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     tifffile.imwrite(tmp_path / "stack.tif", counts)
     whole = tmp_path / "whole.csv"
     output = tmp_path / "spots.csv"
-    monkeypatch.setattr(door, "MOST_PIXELS", 2 * 90 * 100)
+    monkeypatch.setattr(reading, "MOST_PIXELS", 2 * 90 * 100)
     cfg: Any = OmegaConf.load(CONF_DIR / "locate.yaml")
     cfg.images = str(tmp_path / "stack.tif")
     cfg.output = str(whole)
@@ -443,7 +445,7 @@ def test_saturated_pixels_at_a_level_that_nobody_declared(
 
 
 def test_what_is_remarked_of_several_parts_of_a_file_counts_once() -> None:
-    remarks = door.Remarks()
+    remarks = Remarks()
     for file in ("a.tif", "a.tif", "b.tif", "b.tif"):
         remarks.add(Path(file), "is dim")
     assert remarks.lines() == ["a.tif and 1 other: is dim"]

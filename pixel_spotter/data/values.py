@@ -16,6 +16,9 @@ from pixel_spotter.coordinates import Size
 MOST_VALUES = 2**28
 """So many values, colours counted apart, a frame may have: what claims more is not decoded."""
 
+_FULL = (1023.0, 4095.0, 16383.0)
+"""What saturated pixels of 10, 12 and 14 bits hold."""
+
 _SEVERAL = 10
 """So many pixels that hold the largest value are no accident, but where there are few values."""
 _FEW_VALUES = 50
@@ -72,6 +75,33 @@ def white_of(dtype: np.dtype[Any], bits: int | None = None) -> float | None:
     if dtype.kind not in "iu" or not 1 <= bits <= 16:
         return None
     return float(2 ** (bits - (dtype.kind == "i")) - 1)
+
+
+def saturated_at(counts: np.ndarray, white: float | None) -> tuple[float | None, str]:
+    """Return what a pixel holds at most, also where numbers have more bits than their camera.
+
+    Args:
+        counts: frames (F, H, W); pixels without a value are nan.
+        white: what their type, or file, has as the largest; None if it has none.
+
+    Returns:
+        The most that a pixel holds, counts, None if nothing shows it; and what is to be said of it
+        if it is guessed.
+    """
+    brightest = float(np.nanmax(counts, initial=0))
+    if white is not None and brightest >= white:
+        return white, ""
+    if brightest in _FULL:
+        return brightest, (
+            f"{brightest:.0f}, its largest value, is taken for that of saturated pixels; if it is "
+            f"not, give camera.saturation"
+        )
+    if number := plateau(counts):
+        return brightest, (
+            f"{number} pixels hold exactly {brightest:.7g}, the most there is, and are taken for "
+            f"saturated: camera.saturation={brightest:.7g} says so, a larger one that they are not"
+        )
+    return white, ""
 
 
 def plateau(counts: np.ndarray) -> int:
