@@ -1,30 +1,19 @@
-"""Every spot in frames: found, fitted together with what overlaps it, and tested."""
+"""Every spot in frames: looked for again and again, once what was found is taken away."""
 
 import math
 from copy import copy
-from typing import NamedTuple
 
-import numpy as np
 import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from pixel_spotter.coordinates import all_positions, from_index, pixel_of, sides_px
-from pixel_spotter.estimators.detection import (
-    AT_A_TIME,
-    deviances,
-    is_uneven,
-    maxima,
-    standing_out,
-    threshold,
-    unevenness,
-)
-from pixel_spotter.estimators.finder import Windows, windows
-from pixel_spotter.estimators.residuals import STRUCTURED, misfit
-from pixel_spotter.estimators.scoring import Point, fit
-from pixel_spotter.estimators.sums import spots_of
-from pixel_spotter.simulation.bound import inverse
-from pixel_spotter.simulation.psf import PSF, MeasuredPSF
+from pixel_spotter.coordinates import pixel_of, sides_px
+from pixel_spotter.estimators.detection import AT_A_TIME, maxima, standing_out, threshold
+from pixel_spotter.estimators.finder import windows
+from pixel_spotter.estimators.overlapping import CLEAR, MISMATCH, Field
+from pixel_spotter.estimators.residuals import STRUCTURED
+from pixel_spotter.estimators.spots import Spots
+from pixel_spotter.simulation.psf import PSF
 
 LEAST_SIDE = 7
 """Frames have at least so many pixels on each side."""
@@ -35,74 +24,8 @@ _TURNS = 6
 _SWEEPS = 4
 """So often at most spots are fitted in a turn: the light of one changes what is left for others."""
 
-_MISMATCH = 0.05
-"""How much of a spot's light in a pixel may be its shape's, not another spot's."""
-
-_TOGETHER = 3
-"""So many neighbours at most are fitted along with a spot; others' light is taken as it is."""
-
-_BEYOND = 1.5
-"""Spots may lie so far beyond the centres of the frame's outermost pixels, px."""
-
 _DOUBTFUL = 2.0
 """A spot that fits worse than this, in deviations, may be two."""
-
-_CLEAR = 3.0
-"""A spot so many times above the threshold is one, however the others fit without it."""
-
-_FINEST_PX = 13
-"""The background is taken in blocks no smaller, px: what is finer cannot be told from spots."""
-
-_UNTOUCHED = 0.3
-"""What a spot adds to a pixel, in deviations of its noise, for it to be the background's still."""
-
-_SLIGHT = 0.1
-"""So many deviations of a pixel's noise of background, more or less, change no fit."""
-
-_APART = 4.5
-"""Spots so many of their widths apart do not change each other's positions."""
-
-
-class Spots(NamedTuple):
-    """Spots of several frames.
-
-    Args:
-        frame: of which frame each is, (N,), int64.
-        theta: x, y, px, photons, background, sigma_px, (N, 5).
-        score: how far each stands out, (N,).
-        covariance: of x, y and photons, (N, 3, 3).
-        misfit: by how many deviations a window holds more than was fitted and noise, (N,).
-        unrest: the variance of how far what is left around it stands out, 1 of noise alone, (N,).
-    """
-
-    frame: Tensor
-    theta: Tensor
-    score: Tensor
-    covariance: Tensor
-    misfit: Tensor
-    unrest: Tensor
-
-    def rows(self, chosen: Tensor) -> "Spots":
-        """Return some of them."""
-        return Spots(*(part[chosen] for part in self))
-
-    def places(self) -> np.ndarray:
-        """Return where they are, (N, 3), those of different frames far from each other."""
-        place = torch.column_stack([self.theta[:, :2].double(), self.frame.double() * 1e6])
-        return place.cpu().numpy()
-
-    def close(self, within: Tensor) -> Tensor:
-        """Return which have another spot closer than ``within``, px, (N,): (N,) bool."""
-        away, _ = cKDTree(self.places()).query(self.places(), 2)
-        return torch.from_numpy(away[:, 1]).to(within) < within
-
-    def having(self, rows: Tensor, others: "Spots") -> "Spots":
-        """Return these with others in some rows, (M,), int64."""
-        return Spots(*(own.index_copy(0, rows, new) for own, new in zip(self, others, strict=True)))
-
-    def and_(self, others: "Spots") -> "Spots":
-        """Return these and others."""
-        return Spots(*(torch.cat(parts) for parts in zip(self, others, strict=True)))
 
 
 class Search:
@@ -126,42 +49,32 @@ class Search:
         fit_width: bool = False,
         false_alarms: float = 0.01,
     ) -> None:
-        # A background that was made even has the variance that it had.
-        self.uneven = unevenness(image)
-        self.image = image - self.uneven
-        self.light = torch.zeros_like(self.image)  # of the spots that are found so far
-        self.read = torch.as_tensor(read_variance).to(image) + self.uneven
-        self.psf, self.sigma, self.fit_width = psf, sigma_px, fit_width
-        least = min(image.shape[1:])
-        if least < LEAST_SIDE:
+        size = image.shape[1], image.shape[2]
+        if (least := min(size)) < LEAST_SIDE:
             raise ValueError(f"frames must be at least {LEAST_SIDE} px wide and high, got {least}")
-        self.side = min(2 * max(5, round(5.5 * sigma_px)) + 1, least - 1 + least % 2)
-        # What lies around a Gaussian's window is nothing; rings of others are taken away as well.
-        self.shown = self.side
-        if isinstance(psf, MeasuredPSF):
-            self.shown = max(self.side, 2 * (max(psf.density.shape) // (2 * psf.oversampling)) + 1)
-        self.size = image.shape[1], image.shape[2]
-        self.level = threshold(false_alarms, self.size, sigma_px)
+        level = threshold(false_alarms, size, sigma_px)
+        self.field = Field(image, read_variance, psf, sigma_px, fit_width, level)
+        self.reach = self.field.side // 2 + 3 * sigma_px  # of a spot's light, into others' windows
         # Between two pixels, a spot stands out less in both.
-        self.least = 0.85 * self.level * math.exp(-1 / (8 * sigma_px**2))
+        self.least = 0.85 * level * math.exp(-1 / (8 * sigma_px**2))
 
     def all(self) -> Spots:
         """Return the spots that are found."""
-        spots, divided = self._none(), False
-        before = torch.full_like(self.image, -torch.inf)
-        changed = torch.arange(len(self.image), device=self.image.device)
+        spots, divided = self.field.none(), False
+        before = torch.full_like(self.field.image, -torch.inf)
+        changed = torch.arange(len(before), device=before.device)
         for turn in range(_TURNS):
             uneven, again = changed[:0], None
             if turn == 1:
-                spots, uneven, again = self.even_out(spots)
+                spots, uneven, again = self.field.even_out(spots)
             changed = torch.unique(torch.cat([changed, uneven]))
             frame, xy = self.fresh(changed, before)
             known = spots
             if len(frame) or len(uneven):
                 changed = torch.unique(torch.cat([frame, uneven]))
-                spots = self.settle(spots, self.start(frame, xy), again)
+                spots = self.settle(spots, self.field.start(frame, xy), again)
             elif not divided and (doubtful := self.two(spots)).any():
-                doubtful = self.lowest(spots, doubtful, -spots.misfit)
+                doubtful = spots.lowest(doubtful, -spots.misfit, self.field.side)
                 spots, changed = self.divide(spots, doubtful)
                 divided = True
             else:
@@ -171,37 +84,6 @@ class Search:
             self.fresh(changed, before)
         return self.believed(spots, before)
 
-    def even_out(self, spots: Spots) -> tuple[Spots, Tensor, Tensor]:
-        """Take the background again, finer, without the spots found so far; where it differs.
-
-        Returns:
-            The spots on it, the frames that have changed, (C,), int64, and which spots are to be
-            fitted again, (N,) bool: what is flat around a spot does not matter to it.
-        """
-        before = self.uneven.clone()
-        block = max(_FINEST_PX, self.side)
-        found = []
-        frames = torch.arange(len(self.image), device=self.image.device)
-        for rows in torch.split(frames, AT_A_TIME):
-            rest, light = self.image[rows] - self.light[rows], self.light[rows]
-            noise = rest.flatten(1).nanmean(dim=1).clamp(min=0)[:, None, None] + self.read[rows]
-            rest = torch.where(light.square() < _UNTOUCHED**2 * noise, rest, torch.nan)
-            differs = is_uneven(rest, block)
-            rows = rows[differs]
-            whole = rest[differs] + self.uneven[rows]
-            uneven = unevenness(whole)
-            more = uneven + unevenness(whole - uneven, block) - self.uneven[rows]
-            self.image[rows] -= more
-            self.uneven[rows] += more
-            self.read[rows] += more
-            found.append(rows)
-        x, y = pixel_of(spots.theta[:, :2], self.size).unbind(dim=1)
-        change = (self.uneven - before)[spots.frame, y, x]
-        theta = spots.theta.clone()
-        theta[:, 3] = (theta[:, 3] - change).clamp(min=0.01)
-        noise = (theta[:, 3] + self.read[spots.frame, y, x]).clamp(min=0).sqrt()
-        return spots._replace(theta=theta), torch.cat(found), change.abs() > _SLIGHT * noise
-
     def believed(self, spots: Spots, height: Tensor) -> Spots:
         """Leave out what stands out no more than what no spot explains, around it, lets expect.
 
@@ -209,15 +91,15 @@ class Search:
             spots: what was found.
             height: how far spots stand out of what is left, (F, H, W).
         """
-        least = min(self.size)
-        side = min(2 * self.side - 1, least - 1 + least % 2)
+        size, level = self.field.size, self.field.level
+        side = min(2 * self.field.side - 1, min(size) - 1 + min(size) % 2)
         height = torch.where(height.isfinite(), height, torch.nan)
-        parts = windows(height, pixel_of(spots.theta[:, :2], self.size), side, of=spots.frame)
+        parts = windows(height, pixel_of(spots.theta[:, :2], size), side, of=spots.frame)
         count = parts.seen.sum(dim=(1, 2)).clamp(min=1)
         unrest = parts.image.square().sum(dim=(1, 2)) / count
-        level = self.level * torch.where(unrest > STRUCTURED, unrest.sqrt(), 1)
-        gone = spots.score < level.clamp(max=_CLEAR * self.level)
-        return self.without(spots._replace(unrest=unrest), gone)
+        least = level * torch.where(unrest > STRUCTURED, unrest.sqrt(), 1)
+        gone = spots.score < least.clamp(max=CLEAR * level)
+        return self.field.without(spots._replace(unrest=unrest), gone)
 
     def fresh(self, changed: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
         """Return where more stands out than before, in frames that have changed.
@@ -230,11 +112,13 @@ class Search:
             Which frame each place is in, (N,), and its ``x`` and ``y``, (N, 2), int64.
         """
         frames, places = [changed[:0]], [changed.new_zeros(0, 2)]
-        at_a_time = AT_A_TIME if self.image.device.type == "cpu" else max(1, len(self.image))
+        field = self.field
+        on_cpu = field.image.device.type == "cpu"
+        at_a_time = AT_A_TIME if on_cpu else max(1, len(field.image))
         for rows in torch.split(changed, at_a_time) if len(changed) else ():
-            there = self.light[rows]
-            noise = self.read[rows] + there + (_MISMATCH * there).square()
-            height = standing_out(self.image[rows], there, noise, self.sigma, self.side)
+            there = field.light[rows]
+            noise = field.read[rows] + there + (MISMATCH * there).square()
+            height = standing_out(field.image[rows], there, noise, field.sigma, field.side)
             frame, xy = maxima(height, self.least)
             x, y = xy.unbind(dim=1)
             grown = height[frame, y, x] - before[rows[frame], y, x] > 0.1
@@ -246,8 +130,8 @@ class Search:
     def two(self, spots: Spots) -> Tensor:
         """Return which spots may be two, (N,) bool: they fit badly, whatever their width."""
         badly = spots.misfit > _DOUBTFUL
-        if badly.any() and self.psf.has_width and not self.fit_width:
-            free = copy(self)
+        if badly.any() and self.field.psf.has_width and not self.field.fit_width:
+            free = copy(self.field)
             free.fit_width = True
             rows = badly.nonzero()[:, 0]
             badly[rows] = free.fit(spots, rows).misfit > _DOUBTFUL
@@ -255,18 +139,23 @@ class Search:
 
     def divide(self, spots: Spots, doubtful: Tensor) -> tuple[Spots, Tensor]:
         """Put two spots for each doubtful one, (N,) bool, if both stand out; tell their frames."""
-        one, halves, rest = spots.rows(doubtful), self.apart(spots, doubtful), spots.rows(~doubtful)
-        self.shine(one, -1)
-        self.shine(halves)
-        before, count = self.image.isfinite().sum(dim=(1, 2)), len(rest.frame)
+        field = self.field
+        one, rest, halves = (
+            spots.rows(doubtful),
+            spots.rows(~doubtful),
+            field.apart(spots, doubtful),
+        )
+        field.shine(one, -1)
+        field.shine(halves)
+        before, count = field.image.isfinite().sum(dim=(1, 2)), len(rest.frame)
         rows = torch.arange(count, count + len(halves.frame), device=doubtful.device)
-        fitted = self.fit(rest.and_(halves), rows)
-        self.shine(halves, -1)
-        both = (fitted.score.view(2, -1) >= self.level).all(dim=0)
+        fitted = field.fit(rest.and_(halves), rows)
+        field.shine(halves, -1)
+        both = (fitted.score.view(2, -1) >= field.level).all(dim=0)
         # One of which a half was a hot pixel is fitted again without that.
-        hot = ~both & (self.image.isfinite().sum(dim=(1, 2)) < before)[one.frame]
+        hot = ~both & (field.image.isfinite().sum(dim=(1, 2)) < before)[one.frame]
         kept, new = one.rows(~both & ~hot), fitted.rows(both.repeat(2)).and_(one.rows(hot))
-        self.shine(kept)
+        field.shine(kept)
         return self.settle(rest.and_(kept), new), torch.unique(new.frame)
 
     def settle(self, spots: Spots, new: Spots, again: Tensor | None = None) -> Spots:
@@ -278,26 +167,26 @@ class Search:
             again: which of those that are known are to be fitted again in any case, (N,) bool.
         """
         count = len(spots.frame)
-        self.shine(new)
+        self.field.shine(new)
         spots = spots.and_(new)
-        due = torch.arange(len(spots.frame), device=self.image.device) >= count
-        due |= self.touched(spots, due)
+        due = torch.arange(len(spots.frame), device=self.field.image.device) >= count
+        due |= spots.touched(due, self.reach)
         if again is not None:
             due[:count] |= again
         for _ in range(_SWEEPS):
             rows = due.nonzero()[:, 0]
-            fitted = self.fit(spots, rows)
+            fitted = self.field.fit(spots, rows)
             moved = (fitted.theta - spots.theta[rows])[:, :2].abs().amax(dim=1) > 0.02
-            self.shine(spots.rows(rows), -1)
-            self.shine(fitted)
+            self.field.shine(spots.rows(rows), -1)
+            self.field.shine(fitted)
             spots = spots.having(rows, fitted)
             changed = torch.zeros_like(due).index_copy(0, rows, moved)
-            gone = self.lowest(spots, spots.score < self.level, spots.theta[:, 2])
-            due = (self.touched(spots, changed | gone) & ~gone)[~gone]
-            spots = self.without(spots, gone)
+            gone = spots.lowest(spots.score < self.field.level, spots.theta[:, 2], self.field.side)
+            due = (spots.touched(changed | gone, self.reach) & ~gone)[~gone]
+            spots = self.field.without(spots, gone)
             if not due.any():
                 break
-        return self.without(spots, spots.score < self.level)
+        return self.field.without(spots, spots.score < self.field.level)
 
     def restored(self, known: Spots, spots: Spots) -> Spots:
         """Put clear spots back, instead of what is around them, whose light others do not have.
@@ -305,247 +194,22 @@ class Search:
         Where light has another shape than spots, many together are no better than one.
         """
         xy = known.theta[:, :2]
-        within = ((xy >= 0) & (xy <= sides_px(self.size, xy) - 1)).all(dim=1)
-        narrow = known.theta[:, 4] < 1.3 * self.sigma  # a wide one may have been several
-        known = known.rows((known.score > _CLEAR * self.level) & within & narrow)
+        within = ((xy >= 0) & (xy <= sides_px(self.field.size, xy) - 1)).all(dim=1)
+        narrow = known.theta[:, 4] < 1.3 * self.field.sigma  # a wide one may have been several
+        known = known.rows((known.score > CLEAR * self.field.level) & within & narrow)
         if not len(known.frame) or not (lost := self.dark(known, spots)).any():
             return spots
         away, _ = cKDTree(known.rows(lost).places()).query(spots.places(), p=math.inf)
-        spots = self.without(spots, torch.from_numpy(away < self.side).to(lost))
+        spots = self.field.without(spots, torch.from_numpy(away < self.field.side).to(lost))
         back = known.rows(self.dark(known, spots))
-        self.shine(back)
+        self.field.shine(back)
         return spots.and_(back)
 
     def dark(self, known: Spots, spots: Spots) -> Tensor:
         """Return around which known spots others have less than half of their light, (N,) bool."""
         near = cKDTree(known.places()).sparse_distance_matrix(
-            cKDTree(spots.places()), 3 * self.sigma, output_type="ndarray"
+            cKDTree(spots.places()), 3 * self.field.sigma, output_type="ndarray"
         )
         of, by = (torch.from_numpy(near[name]).to(spots.frame) for name in ("i", "j"))
         photons = torch.zeros_like(known.theta[:, 2]).index_add(0, of, spots.theta[by, 2])
         return photons < known.theta[:, 2] / 2
-
-    def without(self, spots: Spots, gone: Tensor) -> Spots:
-        """Leave out some spots, (N,) bool, and their light."""
-        self.shine(spots.rows(gone), -1)
-        return spots.rows(~gone)
-
-    def shine(self, spots: Spots, times: float = 1) -> None:
-        """Add spots' light, so many times, to what is there."""
-        (height, width), side = self.size, self.shown
-        corner = (spots.theta[:, :2] + 0.5).floor().long() - side // 2
-        share = self.psf.share(spots.theta[:, :2] - corner, spots.theta[:, 4], (side, side))
-        x, y = (corner[:, axis, None] + torch.arange(side, device=corner.device) for axis in (0, 1))
-        inside = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None, :]
-        y = spots.frame[:, None] * height + y.clamp(0, height - 1)
-        place = y[:, :, None] * width + x.clamp(0, width - 1)[:, None, :]
-        light = share * inside * (times * spots.theta[:, 2, None, None])
-        self.light.view(-1).scatter_add_(0, place.flatten(), light.flatten())
-
-    def alone(self, spots: Spots, pixel: Tensor, side: int) -> Tensor:
-        """Return a window around each spot's pixel without the others' light, (N, side, side).
-
-        What was not recorded, or is hot, is nan.
-        """
-        own = self.psf.share(
-            spots.theta[:, :2] - pixel + side // 2, spots.theta[:, 4], (side, side)
-        )
-        others = windows(self.light, pixel, side, of=spots.frame).image
-        others = (others - own * spots.theta[:, 2, None, None]).clamp(min=0)
-        parts = windows(self.image + self.uneven, pixel, side, of=spots.frame)
-        return torch.where(parts.seen, parts.image - others, torch.nan)
-
-    def start(self, frame: Tensor, xy: Tensor) -> Spots:
-        """Guess spots around pixels, (N, 2), from what the light of others leaves."""
-        parts = windows(self.image - self.light, xy, self.side, of=frame)
-        border = parts.seen.clone()
-        border[:, 2:-2, 2:-2] = False
-        count = border.sum(dim=(1, 2)).clamp(min=1)
-        background = ((parts.image * border).sum(dim=(1, 2)) / count).clamp(min=0.01)
-        spot = torch.full_like(background, self.side // 2)
-        sigma = torch.full_like(background, self.sigma)
-        share = self.psf.share(torch.stack([spot, spot], dim=1), sigma, (self.side, self.side))
-        share = share * parts.seen
-        above = ((parts.image - background[:, None, None]) * share).sum(dim=(1, 2))
-        photons = (above / share.square().sum(dim=(1, 2))).clamp(min=1)
-        spots = self._none(len(frame))
-        rest = torch.stack([photons, background, sigma], dim=1)
-        return spots._replace(frame=frame, theta=torch.cat([xy.to(rest), rest], dim=1))
-
-    def apart(self, spots: Spots, chosen: Tensor) -> Spots:
-        """Guess two spots for each chosen one, along the longer axis of its light."""
-        chosen_spots, side = spots.rows(chosen), self.side
-        frame, theta = chosen_spots.frame, chosen_spots.theta
-        centre = (theta[:, :2] + 0.5).floor().long()
-        own = self.psf.share(theta[:, :2] - centre + side // 2, theta[:, 4], (side, side))
-        parts = windows(self.image - self.light, centre, side, of=frame)
-        left = parts.image - theta[:, 3, None, None] + own * theta[:, 2, None, None]
-        left = (left * parts.seen).flatten(1)
-        place = all_positions((side, side)).to(left) - side // 2
-        left = left * (place.abs().amax(dim=1) <= max(2, round(3.5 * self.sigma)))
-        weight = left.clamp(min=0) / left.clamp(min=0).sum(dim=1, keepdim=True).clamp(min=1e-6)
-        middle = weight @ place
-        offset = place - middle[:, None]
-        spread, axes = torch.linalg.eigh((weight[:, :, None] * offset).mT @ offset)
-        half = (spread[:, 1:] - spread[:, :1]).clamp(min=0.25).sqrt() * axes[:, :, 1]
-        photons = theta[:, 2:3] / 2
-        rest = torch.cat([photons, theta[:, 3:]], dim=1)
-        both = [torch.cat([centre + middle + sign * half, rest], dim=1) for sign in (1, -1)]
-        return chosen_spots._replace(theta=both[0]).and_(chosen_spots._replace(theta=both[1]))
-
-    def touched(self, spots: Spots, changed: Tensor) -> Tensor:
-        """Return which spots have light of changed ones, (N,) bool, in their windows."""
-        at = spots.places()
-        if not changed.any():
-            return changed
-        reach = self.side // 2 + 3 * self.sigma
-        away, _ = cKDTree(at[changed.cpu().numpy()]).query(
-            at, 2, p=math.inf, distance_upper_bound=reach
-        )
-        found = torch.from_numpy(np.isfinite(away).sum(axis=1)).to(changed.device)
-        return found > changed.long()  # more than itself
-
-    def lowest(self, spots: Spots, chosen: Tensor, value: Tensor) -> Tensor:
-        """Return which of chosen spots, (N,) bool, have none beside them with a smaller value."""
-        rows = chosen.nonzero()[:, 0]
-        tree = cKDTree(spots.rows(rows).places())
-        both = rows[torch.from_numpy(tree.query_pairs(self.side, output_type="ndarray")).to(rows)]
-        larger = value[both].argmax(dim=1, keepdim=True)
-        return chosen.index_fill(0, both.gather(1, larger)[:, 0], False)
-
-    def fit(self, spots: Spots, rows: Tensor) -> Spots:
-        """Fit some spots, each with its neighbours, beside the light of all others."""
-        at = spots.places()
-        reach = _APART * self.sigma
-        _, near = cKDTree(at).query(
-            at[rows.cpu().numpy()], _TOGETHER + 1, distance_upper_bound=reach
-        )
-        near = torch.from_numpy(near).to(rows)
-        count = len(spots.frame)
-        near = torch.where(near == rows[:, None], count, near).sort(dim=1).values[:, :_TOGETHER]
-        beside = (near < count).sum(dim=1)
-        fitted = spots.rows(rows)
-        for k in sorted({*beside.tolist()}):
-            chosen = (beside == k).nonzero()[:, 0]
-            together = torch.cat([rows[chosen, None], near[chosen, :k]], dim=1)
-            fitted = fitted.having(chosen, self._fit(spots, together))
-        return fitted
-
-    def _fit(self, spots: Spots, together: Tensor) -> Spots:
-        """Fit spots (B, K) together, and test the first of each."""
-        side, own = self.side, together[:, 0]
-        frame, theta = spots.frame[own], spots.theta[together]
-        centre = (theta[:, 0, :2] + 0.5).floor().long()
-        parts = windows(self.image, centre, side, of=frame)
-        local = theta[..., :2] - parts.corner[:, None]
-        share = self.psf.share(local, theta[..., 4], (side, side))
-        members = (share * theta[..., 2, None, None]).sum(dim=1)
-        others = (windows(self.light, centre, side, of=frame).image - members).clamp(min=0)
-        parts = parts._replace(light=others)
-        added = windows(self.read, centre, side, of=frame).image + (_MISMATCH * others).square()
-        first = torch.cat([local, theta[..., 2:3]], dim=2).flatten(1)
-        width = torch.full_like(theta[:, 0, 4:], self.sigma)
-        first = torch.cat([first, theta[:, 0, 3:4], width], dim=1)
-        ended, found = fit(parts, first, self.psf, False, added)
-        expected = spots_of(self.psf, ended.theta, side).expected + others
-        # Of one width: another for each would find more where there is nothing.
-        score, without = self._score(parts, ended, expected, added, True)
-        close = (score < _CLEAR * self.level).nonzero()[:, 0]
-        if theta.shape[1] > 1 and len(close):
-            exact, then = self._score(
-                parts.rows(close), ended.rows(close), expected[close], added[close], False
-            )
-            score = score.index_copy(0, close, exact)
-            without = without.index_copy(0, close, then)
-        if self.fit_width:
-            ended, found = fit(parts, ended.theta, self.psf, True, added)
-            expected = spots_of(self.psf, ended.theta, side).expected + others
-        xy = ended.theta[:, :2] + parts.corner
-        hot = self._mask_hot(parts, frame, ended.theta, without, score)
-        near = (xy - centre).abs().amax(dim=1) <= side / 2
-        inside = ((xy > -_BEYOND) & (xy < sides_px(self.size, xy) - 1 + _BEYOND)).all(dim=1)
-        covariance = inverse(ended.information)[:, :3, :3]
-        known = (covariance.diagonal(dim1=1, dim2=2) > 0).all(dim=1)  # not nan either
-        good = found & near & inside & ~hot & known
-        new = torch.cat([xy, ended.theta[:, 2:3], ended.theta[:, -2:]], dim=1)
-        return Spots(
-            frame,
-            torch.where(good[:, None], new, spots.theta[own]),
-            torch.where(good, score, 0),
-            covariance,
-            misfit(parts, expected, ended.ascent.shape[1], added),
-            torch.ones_like(score),
-        )
-
-    def _mask_hot(
-        self, parts: Windows, frame: Tensor, theta: Tensor, without: Tensor, score: Tensor
-    ) -> Tensor:
-        """Return where a single pixel's own light would explain more than a spot's, (B,) bool.
-
-        Such pixels, of the nine around each spot, are seen no more. Light of a spot of whatever
-        shape is in the pixels beside one as well.
-
-        Args:
-            parts: the windows.
-            frame: of which frame each is.
-            theta: of the spots, in their windows; see `Point`.
-            without: half the deviance of each pixel from what is expected without the spot.
-            score: of the spots.
-        """
-        pixel = (theta[:, :2] + 0.5).floor().long()
-        own = torch.where(parts.seen, without, torch.nan)
-        most, place = windows(own, pixel, 3).image.flatten(1).max(dim=1)
-        alone = (2 * most).sqrt()
-        at = pixel - 1 + from_index(place, (3, 3))
-        around = windows(parts.image - theta[:, -2, None, None], at, 3).image
-        share = self.psf.share(theta.new_ones(1, 2), theta.new_full((1,), self.sigma), (3, 3))
-        beside, its = (one[:, [0, 1, 1, 2], [1, 0, 2, 1]].sum(dim=1) for one in (around, share))
-        spread = 2 * beside * share[:, 1, 1] > around[:, 1, 1] * its
-        hot = (alone > score) & (alone > self.level) & ~spread
-        x, y = (at + parts.corner)[hot].unbind(dim=1)
-        self.image[frame[hot], y, x] = torch.nan
-        return hot
-
-    def _score(
-        self, parts: Windows, ended: Point, expected: Tensor, added: Tensor, quick: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Return how far the first of each window's spots stands out, (B,), and in which pixels.
-
-        Args:
-            parts: the windows.
-            ended: where their fit ended.
-            expected: photons in their pixels, by it, (B, w, w).
-            added: variance beside that of light, likewise.
-            quick: whether the others' fit without it may end early: the score is no less.
-
-        """
-        assert parts.light is not None
-        theta = ended.theta
-        if theta.shape[1] > 5:
-            first = theta[:, 3:]
-            if quick:  # from where, to first order, the others have taken over its light
-                of_it = ended.information[:, 3:, 2]
-                taken = torch.linalg.solve_ex(ended.information[:, 3:, 3:], of_it).result
-                more = (taken * theta[:, 2:3]).nan_to_num(0, 0, 0)
-                first = torch.cat([first[:, :-1] + more, first[:, -1:]], dim=1)
-            most = 2 if quick else 30
-            others, _ = fit(parts, first, self.psf, False, added, iterations=most)
-            empty = spots_of(self.psf, others.theta, self.side).expected + parts.light
-        else:
-            flat = theta[:, 3, None, None]
-            for _ in range(3):
-                weight = parts.seen / (flat + parts.light + added).clamp(min=1e-3)
-                rest = (parts.image - parts.light) * weight
-                flat = rest.sum(dim=(1, 2), keepdim=True) / weight.sum(dim=(1, 2), keepdim=True)
-                flat = flat.clamp(min=1e-3)
-            empty = flat + parts.light
-        with_it, without = (
-            deviances(parts.image, one, empty, added) * parts.seen for one in (expected, empty)
-        )
-        return (2 * (without - with_it).sum(dim=(1, 2))).clamp(min=0).sqrt(), without
-
-    def _none(self, count: int = 0) -> Spots:
-        zeros = self.image.new_zeros(count, 5)
-        frame = torch.zeros(count, dtype=torch.int64, device=zeros.device)
-        covariance = zeros.new_zeros(count, 3, 3)
-        return Spots(frame, zeros, zeros[:, 0], covariance, zeros[:, 0], zeros[:, 0])

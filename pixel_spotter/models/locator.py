@@ -20,8 +20,9 @@ from pixel_spotter.estimators.calibration import (
 )
 from pixel_spotter.estimators.finder import windows
 from pixel_spotter.estimators.gaussian_fit import least_squares
-from pixel_spotter.estimators.locating import Search, Spots
+from pixel_spotter.estimators.locating import Search
 from pixel_spotter.estimators.residuals import CROWDED, STRUCTURED
+from pixel_spotter.estimators.spots import Spots
 from pixel_spotter.models.loading import load_model
 from pixel_spotter.models.spotter import SpotterRegressor
 from pixel_spotter.simulation.camera import Camera
@@ -227,15 +228,15 @@ class Locator:
         counts, full = self._unsaturated(counts)
         image, variance = self._photons(counts)
         search = Search(image, variance, self.psf, self.sigma_px, self.fit_width, self.false_alarms)
-        spots = search.all()
+        spots, field = search.all(), search.field
         spots = spots.rows(torch.argsort(spots.frame, stable=True))
-        pixel = pixel_of(spots.theta[:, :2], search.size)
-        columns = self._columns(spots, search.uneven[spots.frame, pixel[:, 1], pixel[:, 0]])
+        pixel = pixel_of(spots.theta[:, :2], field.size)
+        columns = self._columns(spots, field.uneven[spots.frame, pixel[:, 1], pixel[:, 0]])
         if self.model is not None:
             columns |= self._seen_by(
-                self.model, search.alone(spots, pixel, self.model.window), pixel
+                self.model, field.alone(spots, pixel, self.model.window), pixel
             )
-        side = min(2 * round(3 * self.sigma_px) + 1, search.side)
+        side = min(2 * round(3 * self.sigma_px) + 1, field.side)
         near = windows(full.to(image), pixel, side, of=spots.frame).image.flatten(1).any(dim=1)
         columns["flag"] = torch.where(near, float(FLAGS.index("saturated")), columns["flag"])
         return columns

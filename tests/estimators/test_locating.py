@@ -9,8 +9,9 @@ from torch import Tensor
 from pixel_spotter.coordinates import Columns, as_xy
 from pixel_spotter.data.spots import SpotDataModule
 from pixel_spotter.estimators.detection import is_uneven, threshold, unevenness
-from pixel_spotter.estimators.locating import Search, Spots
+from pixel_spotter.estimators.locating import Search
 from pixel_spotter.estimators.residuals import STRUCTURED
+from pixel_spotter.estimators.spots import Spots
 from pixel_spotter.simulation.psf import GaussianPSF, MeasuredPSF, light
 
 PSF = GaussianPSF()
@@ -140,7 +141,7 @@ def test_bright_pixels_of_a_spot_of_another_shape_are_not_hot() -> None:
     share = psf.share(place, torch.ones(9), (96, 96)).sum(dim=0)
     search = Search(exposed(10 + 1e5 * share)[None], 0, PSF, 1.1, fit_width=True)
     spots = search.all()
-    assert search.image.isfinite().all()
+    assert search.field.image.isfinite().all()
     assert (torch.cdist(place, spots.theta[:, :2]).amin(dim=1) < 1).all()
 
 
@@ -227,7 +228,7 @@ def test_bright_spots_on_bumps_have_the_background_that_is_there() -> None:
     answers, which = answers.rows(near < 1), which[near < 1]
     assert len(which) == 48
     x, y = at[which].long().unbind(dim=1)
-    error = answers.theta[:, 3] + search.uneven[answers.frame, y, x] - bumps[y, x]
+    error = answers.theta[:, 3] + search.field.uneven[answers.frame, y, x] - bumps[y, x]
     assert error.square().mean().sqrt() < 4
 
 
@@ -247,10 +248,10 @@ def test_many_spots_make_no_background_uneven() -> None:
     ten, wide = torch.full((4,), 10.0), torch.full((4,), 1.1)
     image = exposed(light(PSF, torch.cat([xy, much], dim=2), ten, wide, (256, 256)))
     search = Search(image, 0, PSF, 1.1)
-    first = search.uneven.clone()
+    first = search.field.uneven.clone()
     spots = search.all()
     assert first.abs().mean() > 0.05
-    assert search.uneven.abs().mean() < first.abs().mean() / 2
+    assert search.field.uneven.abs().mean() < first.abs().mean() / 2
     there = [
         torch.cdist(one, spots.theta[spots.frame == frame, :2]).amin(dim=1) < 1
         for frame, one in enumerate(xy)
