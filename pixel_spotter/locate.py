@@ -10,11 +10,12 @@ if __name__ == "__main__":
 
 import copy
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,7 @@ import pixel_spotter
 from pixel_spotter import api
 from pixel_spotter.arguments import require
 from pixel_spotter.cli.start import pick_device, run_command
+from pixel_spotter.cli.workers import most, shared
 from pixel_spotter.coordinates import FLAGS, Size
 from pixel_spotter.data.formats import FORMATS, Movie
 from pixel_spotter.data.frames import (
@@ -45,6 +47,15 @@ from pixel_spotter.tables import check_output, growing
 
 _COMPARED_PX = 128
 """Of so large a part of each file, noise is compared with that of others."""
+
+_WORTH_S = 10.0
+"""Another process takes seconds to start, and is worth it for so much work."""
+
+_TIMES = 60
+"""So many times the memory of its frames a process takes that finds their spots."""
+
+Note: TypeAlias = tuple[list[tuple[int, int]], dict[str, dict[str, float]]]
+"""Places of frames, and what was estimated."""
 
 DIGITS = 5
 """Of all columns, after the point."""
@@ -101,7 +112,9 @@ def run(cfg: DictConfig) -> None:
             locators[kind].restore(estimated)
         if place:
             print(f"goes on after frame {after[1]} of {files[after[0]]}", file=sys.stderr)
-        for rows, now in located(reading, unlearned, device, after, locators):
+        for rows, now in located(
+            reading, unlearned, device, after, locators, settings["processes"]
+        ):
             found += len(rows)
             place = {**now, "found": found}
             table.add(rows, place)
@@ -125,6 +138,7 @@ def located(
     device: torch.device,
     after: tuple[int, int] = (-1, -1),
     locators: dict[str, Locator] | None = None,
+    processes: int | None = 1,
 ) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
     """Yield the spots of a batch of frames after another, and the place up to which that is all.
 
@@ -134,17 +148,45 @@ def located(
         device: where to compute.
         after: a place, a file's number and that of its frame.
         locators: those that have learned, by the kind of files; others are added.
+        processes: so many at most share what takes long, on a CPU; None: as many as can be.
     """
     locators = {} if locators is None else locators
-    for batch in reading.batches(after):
-        counts = torch.from_numpy(batch.counts).to(device)
-        locator = locators.get(batch.kind) or copy.copy(unlearned)
-        locator.saturation = reading.full(batch)
-        if not learned(locator, batch, counts, locators, reading):
-            continue
-        rows = as_rows(locator(counts), batch.places, reading.files)
-        estimated = {kind: one.estimated for kind, one in locators.items()}
-        yield rows, {"after": batch.places[-1], "estimated": estimated}
+
+    def jobs() -> Iterator[tuple[tuple[Locator, np.ndarray, torch.device], Note]]:
+        for batch in reading.batches(after):
+            locator = copy.copy(locators.get(batch.kind, unlearned))
+            locator.saturation = reading.full(batch)
+            counts = torch.from_numpy(batch.counts).to(device)
+            if learned(locator, batch, counts, locators, reading):
+                estimated = {kind: one.estimated for kind, one in locators.items()}
+                yield (locator, batch.counts, device), (batch.places, estimated)
+
+    at_once = processes if device.type == "cpu" else 1
+    for columns, (places, estimated) in shared_if_long(jobs(), reading, at_once):
+        rows = as_rows(columns, places, reading.files)
+        yield rows, {"after": places[-1], "estimated": estimated}
+
+
+def shared_if_long(
+    jobs: Iterator[tuple[tuple[Locator, np.ndarray, torch.device], Note]],
+    reading: Reading,
+    at_most: int | None,
+) -> Iterator[tuple[dict[str, np.ndarray], Note]]:
+    """Yield what is found of jobs, by other processes once these are worth their start."""
+    begun_s, frames = time.monotonic(), 0
+    for job, note in jobs:
+        yield find(*job), note
+        frames += len(note[0])
+        left_s = (time.monotonic() - begun_s) / frames * reading.left
+        processes = min(at_most or most(_TIMES * job[1].nbytes), int(left_s / _WORTH_S))
+        if processes > 1:
+            yield from shared(find, jobs, processes)
+
+
+def find(locator: Locator, counts: np.ndarray, device: torch.device) -> dict[str, np.ndarray]:
+    """Return the columns of spots in frames (F, H, W)."""
+    columns = locator(torch.from_numpy(counts).to(device))
+    return {name: column.cpu().numpy() for name, column in columns.items()}
 
 
 def learned(
@@ -185,6 +227,9 @@ def check_settings(settings: Mapping[str, Any]) -> Path | None:
     require(form in formats, "format", f"one of {', '.join(formats)}", form)
     fits = nm is None or (type(nm) in (int, float) and 0 < nm < float("inf"))
     require(fits, "pixel_nm", "a pixel's side in nm, or null", nm)
+    many = settings["processes"]
+    fits = many is None or (type(many) is int and many > 0)
+    require(fits, "processes", "how many share the work, at least 1, or null", many)
     if form == "thunderstorm" and nm is None:
         raise UserError("format=thunderstorm tells positions in nm: give pixel_nm=")
     if settings["output"] is None:
@@ -228,10 +273,10 @@ def table_of(path: Path) -> str | None:
 
 
 def as_rows(
-    columns: Mapping[str, Tensor], places: Sequence[tuple[int, int]], files: Sequence[Path]
+    columns: Mapping[str, np.ndarray], places: Sequence[tuple[int, int]], files: Sequence[Path]
 ) -> pd.DataFrame:
     """Return a table of columns, whose ``frame`` counts places, with files and their frames."""
-    named = {name: column.cpu().numpy() for name, column in columns.items()}
+    named = dict(columns)
     index = named.pop("frame")
     flags = np.array(FLAGS)[named.pop("flag").astype(int)]
     of = np.array([files[number] for number, _ in places], dtype=object)[index]

@@ -19,6 +19,7 @@ from conftest import CommandServer
 from omegaconf import OmegaConf
 from PIL import Image
 
+from pixel_spotter.cli import workers
 from pixel_spotter.cli.help import CONF_DIR
 from pixel_spotter.data import reading
 from pixel_spotter.data.frames import open_frames
@@ -176,6 +177,31 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     door.run(cfg)
     assert "goes on after" not in capsys.readouterr().err
     assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
+
+
+def test_what_takes_long_is_shared_by_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(reading, "MOST_PIXELS", 2 * 90 * 100)
+    shared: list[int] = []
+
+    def noted(work: Any, jobs: Any, processes: int) -> Any:
+        shared.append(processes)
+        return workers.shared(work, jobs, processes)
+
+    monkeypatch.setattr(door, "shared", noted)
+    tifffile.imwrite(tmp_path / "stack.tif", movie(10))
+    cfg: Any = OmegaConf.load(CONF_DIR / "locate.yaml")
+    cfg.images = str(tmp_path / "stack.tif")
+    for worth_s, processes in ((1e9, 2), (1e-9, 1), (1e-9, 2)):
+        monkeypatch.setattr(door, "_WORTH_S", worth_s)
+        cfg.processes, cfg.output = processes, f"{tmp_path}/{worth_s}_{processes}.csv"
+        door.run(cfg)
+    assert shared == [2], "neither where it is not worth it, nor where it is not wanted"
+    tables = {path.read_text() for path in tmp_path.glob("*.csv")}
+    assert len(tables) == 1
+    assert len(tables.pop().splitlines()) == 1 + 10 * len(XY)
+    assert reading.Reading([tmp_path / "stack.tif"]).left == 0
 
 
 def test_each_kind_of_files_has_estimates_of_its_own(
@@ -482,6 +508,7 @@ def test_pixels_without_a_value_are_left_out(run_command: CommandServer, tmp_pat
         (["checkpoint=nowhere.ckpt"], "there is no file nowhere.ckpt"),
         (["output=/"], "cannot be replaced by a file"),
         (["camera.saturation=0"], "camera.saturation"),
+        (["processes=0"], "processes"),
         (["camera.offset=500", "camera.gain=1"], "is more than most pixels hold"),
         (["camera.offset=500", "camera.gain=1", "output=a.csv"], "is more than most pixels hold"),
     ],

@@ -46,6 +46,7 @@ class Reading:
         self.failures: dict[Path, list[str]] = {}
         self.remarks = Remarks()
         self.said: list[str] = []
+        self.left = 0  # frames, about: as if files had as many as the one that is read
         self._usual: dict[str, tuple[float, Path]] = {}
         self.progress = tqdm(disable=not sys.stderr.isatty(), unit="frame")
 
@@ -121,6 +122,8 @@ class Reading:
                     white = None if frames.floating else frames.white
                     for frame, counts in frames.readable(reasons):
                         self.progress.update()
+                        more = len(self.files) - number
+                        self.left = more * frames.count - frame - 1
                         if (number, frame) > after:
                             yield (number, frame), counts, kind_of(frames), white
             except UnreadableImageError as error:

@@ -1,7 +1,8 @@
 """A camera's frames to a table of spots: what is not told is estimated from the frames."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,20 @@ _ODD = 0.25
 
 USUAL_PX = 1.2
 """The width of spots that are looked for where none stands out."""
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Have PyTorch compute with one thread: of what is small, several wait for each other most.
+
+    Where other programs use the cores, they do so many times as long as the work takes.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Locator:
@@ -106,6 +121,7 @@ class Locator:
             self.camera = Camera(0.0 if read_noise is None else read_noise, gain, offset, em_gain)
             self.read_noise = None if read_noise is None else self.camera.read_noise
 
+    @_one_thread()
     def learn(self, counts: Tensor) -> list[str]:
         """Estimate what was not told from frames (F, H, W); return what was, in words."""
         said: list[str] = []
@@ -214,6 +230,7 @@ class Locator:
         self.read_noise = estimated.get("read_noise", self.read_noise)
         self.sigma_px = estimated.get("sigma_px", self.sigma_px)
 
+    @_one_thread()
     @torch.inference_mode()
     def __call__(self, counts: Tensor) -> Columns:
         """Find the spots of frames (F, H, W), after `learn` or `restore` where that is needed.
