@@ -62,9 +62,10 @@ def open_tiff(path: Path) -> Opened:
         cut_off = _is_cut_off(tif)
         chosen = _full_pages(tif)
         first = _page(tif, chosen[0])
-        kind, height_width = _kind(first), upright_size(*_size_and_orientation(first))
+        kind = _kind(first, first.description)
+        height_width = upright_size(*_size_and_orientation(first))
         shared = _planes(tif, first) if len(tif.pages) == 1 else 1
-        reader = _Reader(tif, chosen, kind, shared)
+        reader = _Reader(tif, chosen, kind, shared, first.description)
         notes = _notes(path, first, kind, reader.samples)
     except BaseException:
         tif.close()
@@ -131,8 +132,13 @@ def _planes(tif: TiffFile, page: TiffPage) -> int:
     return max(1, math.prod(shape) // page.size)
 
 
-def _kind(page: TiffPage) -> _Kind:
-    """Refuse what cannot be decoded or understood, before any of it is decoded."""
+def _kind(page: TiffPage, description: str) -> _Kind:
+    """Refuse what cannot be decoded or understood, before any of it is decoded.
+
+    Args:
+        page: of one frame.
+        description: of the file: OME-XML stands in the first directory alone.
+    """
     refuse_absurd(*page.shape)
     refuse_absurd(*page.chunks)
     if page.compression not in _COMPRESSIONS:
@@ -149,7 +155,7 @@ def _kind(page: TiffPage) -> _Kind:
         raise UnreadableImageError(f"has {samples} samples of {_name(photometric)}")
     if colours is None:
         samples -= sum(extra in (_PREMULTIPLIED, _ALPHA) for extra in page.extrasamples)
-    white = _declared_white(page)
+    white = _declared_white(page, description)
     if photometric == PHOTOMETRIC.PALETTE and not page.is_imagej:
         white = 255.0
     if photometric == PHOTOMETRIC.MINISWHITE and (white is None or page.dtype.kind == "i"):
@@ -157,10 +163,10 @@ def _kind(page: TiffPage) -> _Kind:
     return _Kind(page.dtype, white, photometric, max(1, samples))
 
 
-def _declared_white(page: TiffPage) -> float | None:
+def _declared_white(page: TiffPage, description: str) -> float | None:
     """Return what is white: all bits, or those that OME-XML or MaxSampleValue declare."""
     bits: int | None = page.bitspersample if page.dtype and page.dtype.kind in "iu" else None
-    found = re.search(r'<Pixels\b[^>]*\sSignificantBits="(\d{1,2})"', page.description)
+    found = re.search(r'<Pixels\b[^>]*\sSignificantBits="(\d{1,2})"', description)
     most = page.tags.valueof(281)
     most = most[0] if isinstance(most, tuple) and most else most
     if found:
@@ -175,9 +181,15 @@ class _Reader:
     """Decodes frames; of a directory with several, the others are kept, or why there are none."""
 
     def __init__(
-        self, tif: TiffFile, chosen: "range | list[int]", kind: _Kind, shared: int
+        self,
+        tif: TiffFile,
+        chosen: "range | list[int]",
+        kind: _Kind,
+        shared: int,
+        description: str,
     ) -> None:
         self.tif, self.chosen, self.kind, self.shared = tif, chosen, kind, shared
+        self.description = description
         self.samples = kind.samples if kind.photometric in _GREY else 1
         self.kept: tuple[int, TiffPage | None, np.ndarray | Exception] = (-1, None, np.empty(0))
 
@@ -201,7 +213,7 @@ class _Reader:
 
     def _decode(self, page: TiffPage, plane: int) -> np.ndarray:
         """Return an image's planes: (samples, H, W)."""
-        found, kind = _kind(page), self.kind
+        found, kind = _kind(page, self.description), self.kind
         if found != kind:
             raise UnreadableImageError(f"is of another kind, {found}, than the first, {kind}")
         shared = self.shared > 1

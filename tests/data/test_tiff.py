@@ -203,6 +203,12 @@ def test_declared_bits_say_what_is_white(path: Path) -> None:
     ome = path.with_name("image.ome.tif")
     tifffile.imwrite(ome, values, metadata={"SignificantBits": 12})
     assert read(ome)[0].white == 4095
+    # Frames that share no directory: what the first one declares holds for all.
+    stack = np.stack([values, values[::-1]])
+    tifffile.imwrite(ome, stack, metadata={"SignificantBits": 12}, compression="zlib")
+    frames, counts = read(ome)
+    assert frames.white == 4095
+    np.testing.assert_array_equal(counts, stack)
     for most, white in ((4095, 4095), (65535, 65535), (3811, 65535), (63, 65535)):
         tifffile.imwrite(path, values, extratags=[(281, "H", 1, most, True)])
         frames, counts = read(path)
