@@ -1,7 +1,10 @@
-"""Formats whose readers are optional extras: FITS and ND2."""
+"""Formats whose readers are optional extras: FITS and ND2; and what is to be unpacked first."""
 
 import math
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -19,6 +22,8 @@ from pixel_spotter.data.values import (
 def open_fits(path: Path) -> Opened:
     """Open the first image of a FITS file, (..., H, W); its first row is y = 0.
 
+    Others that it has as well are told.
+
     Values are scaled as BZERO and BSCALE say: unsigned whole numbers stay such.
     """
     try:
@@ -31,6 +36,9 @@ def open_fits(path: Path) -> Opened:
         hdu = next(images, None)
         if hdu is None:
             raise UnreadableImageError("holds no image")
+        others: list[str] = []
+        with suppress(Exception):  # they may be damaged
+            others.extend(other.name or "one without a name" for other in images)
         shape = tuple(map(int, hdu.shape))
         refuse_absurd(*shape[-2:])
         first = hdu.section[(0,) * (len(shape) - 2)] if len(shape) > 2 else hdu.section[:1]
@@ -46,10 +54,20 @@ def open_fits(path: Path) -> Opened:
             return nth(hdu.section, frame)
 
         opened = open_array(shape, first.dtype, read, file.close)
+        if others:
+            names = ", ".join(others[:3])
+            names += f" and {len(others) - 3} more" if len(others) > 3 else ""
+            said = f"holds other images, which are left out: {names}"
+            opened = replace(opened, notes=(*opened.notes, said))
     except BaseException:
         file.close()
         raise
     return opened
+
+
+def open_gzip(path: Path) -> NoReturn:
+    """Refuse what gzip has packed, as of ``.fits.gz``: frames could not be read one at a time."""
+    raise UnreadableImageError("is packed by gzip: unpack it first")
 
 
 def open_nd2(path: Path) -> Opened:

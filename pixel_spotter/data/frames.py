@@ -25,6 +25,7 @@ _BEGINNINGS: dict[bytes, Callable[[Path], Opened]] = {
     b"PK\x03\x04": arrays.open_npz,
     b"SIMPLE  =": extras.open_fits,
     b"\xda\xce\xbe\x0a": extras.open_nd2,
+    b"\x1f\x8b": extras.open_gzip,
 }
 """How files begin, whatever they are called; all others are Pillow's."""
 

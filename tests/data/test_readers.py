@@ -265,6 +265,18 @@ class TestFits:
             self.fits.HDUList(units).writeto(tmp_path / "a.fits", overwrite=True)
             check(tmp_path / "a.fits", noise()[None], 65535)
 
+    def test_what_is_left_out_is_told(self, tmp_path: Path) -> None:
+        exposures = [self.fits.ImageHDU(noise(), name=f"CCD{k}") for k in range(5)]
+        self.fits.HDUList([self.fits.PrimaryHDU(), *exposures]).writeto(tmp_path / "a.fits")
+        with open_frames(tmp_path / "a.fits") as frames:
+            assert frames.count == 1
+            said = "holds other images, which are left out: CCD1, CCD2, CCD3 and 1 more"
+            assert frames.notes == (said,)
+
+    def test_what_is_packed(self, tmp_path: Path) -> None:
+        self.fits.writeto(tmp_path / "a.fits.gz", noise())
+        refused(tmp_path / "a.fits.gz", "packed by gzip: unpack it first")
+
     def test_what_is_cut_off(self, tmp_path: Path) -> None:
         path = tmp_path / "a.fits"
         self.fits.writeto(path, np.ones((4, 50, 50), np.uint16))
