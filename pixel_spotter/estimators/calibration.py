@@ -145,7 +145,7 @@ def _noise_by_level(counts: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
     """
     three, five = (torch.ones(side).to(counts) for side in (3, 5))
     if len(counts) == 0:
-        raise UserError("the frames hold no pixel with a value")
+        raise UserError("the frames hold no pixel with a value, or the same in each")
     if len(counts) > 1:
         beside = (correlate(counts, five) - counts) / 24
         change = (beside[1:] - beside[:-1]).abs()
@@ -365,6 +365,8 @@ def _noise_per_light(above: Tensor, level: float, width: float) -> Tensor:
     """
     noise = torch.full_like(above, level)
     side = 2 * max(5, round(5.5 * width)) + 1
+    if side > min(above.shape[1:]):
+        return above.new_zeros(0)
     height = standing_out(above, torch.zeros_like(above), noise, width, side)
     frame, xy = maxima(height, threshold(1e-4, (above.shape[1], above.shape[2]), width))
     if len(frame) < 5:

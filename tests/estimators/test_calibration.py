@@ -158,6 +158,15 @@ def test_a_single_frame_of_any_size_tells_of_its_spots(monkeypatch: pytest.Monke
     assert shape.sigma_px == pytest.approx(1.1, rel=0.05)
 
 
+@pytest.mark.parametrize("side", [7, 9, 11, 13, 15])
+def test_frames_that_are_smaller_than_a_spots_window_tell_what_noise_there_is(side: int) -> None:
+    spot = torch.tensor([[[side / 2, side / 2, 1000.0]]]).expand(60, -1, -1)
+    flat, wide = torch.full((60,), 10.0), torch.full((60,), 1.2)
+    expected = light(GaussianPSF(), spot, flat, wide, (side, side))
+    noise = camera_noise(torch.poisson(expected, generator=torch.Generator().manual_seed(0)))
+    assert 0 < noise.gain < 2
+
+
 def test_frames_without_noise_are_refused() -> None:
     with pytest.raises(UserError, match="hold no noise"):
         camera_noise(torch.full((3, 64, 64), 100.0))
