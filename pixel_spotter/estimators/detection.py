@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pixel_spotter.coordinates import Size
 from pixel_spotter.estimators.finder import correlate, windows
+from pixel_spotter.estimators.scoring import LEAST_SHARE
 
 AT_A_TIME = 4
 """So many frames stay in a processor's cache."""
@@ -208,8 +209,9 @@ def deviances(seen: Tensor, expected: Tensor, empty: Tensor, added: Tensor) -> T
         added: the read noise's variance, photons², which broadcasts with the pixels.
     """
     empty = empty.clamp(min=1e-3)
-    scale = empty / (empty + added)
-    shift = empty - (empty + added) / scale
+    variance = torch.maximum(empty + added, LEAST_SHARE * empty)
+    scale = (empty / variance).clamp(max=1)
+    shift = empty - variance / scale
     mean = ((expected - shift) / scale).clamp(min=1e-6)
     seen = ((seen - shift) / scale).clamp(min=1e-6)
     return mean - seen + seen * (seen / mean).log()

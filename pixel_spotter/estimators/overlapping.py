@@ -63,7 +63,7 @@ class Field:
         # A background that was made even has the variance that it had.
         self.uneven = unevenness(image)
         self.image = image - self.uneven
-        self.light = torch.zeros_like(self.image)  # of the spots that are found so far
+        self.light = torch.zeros(image.shape).to(image)  # of the spots that are found so far
         self.read = torch.as_tensor(read_variance).to(image) + self.uneven
         self.psf, self.sigma, self.fit_width, self.level = psf, sigma_px, fit_width, level
         self.size = image.shape[1], image.shape[2]

@@ -15,6 +15,10 @@ _AT_A_TIME = 1024
 LEAST_PHOTONS, _LEAST_BACKGROUND = 0.1, 1e-3
 _WIDTHS_PX = (0.3, 6.0)
 
+LEAST_SHARE = 0.02
+"""Of the light expected, the variance is no less: where a background was made even, what is added
+for that is negative, and would leave none where it was made even badly, as at a sharp edge."""
+
 
 class Point(NamedTuple):
     """What there is to know about theta.
@@ -148,7 +152,7 @@ def evaluate(parts: Windows, theta: Tensor, psf: PSF, free: int, added: Tensor |
         residual = (parts.image - expected) * weight
         loss = residual.square().sum(dim=(1, 2)) / 2
     else:
-        variance = expected + added
+        variance = torch.maximum(expected + added, LEAST_SHARE * expected)
         ratio = (parts.image + added).clamp(min=1e-6) / variance
         weight = parts.seen / variance
         residual = (ratio - 1) * parts.seen

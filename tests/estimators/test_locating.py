@@ -241,6 +241,24 @@ def test_sharp_edges_are_hardly_spots_and_those_that_are_can_be_told() -> None:
     assert (found(alone).unrest > STRUCTURED).float().mean() < 0.02
 
 
+def test_a_sharp_edge_hides_no_spots_on_its_dark_side() -> None:
+    """There, the even background is taken for more light than it is, and its noise for less."""
+    xy = 12 + 16 * PLACE[:7, :4].reshape(-1, 2) * torch.tensor([0.75, 1.0])
+    spots = torch.cat([xy, torch.full((28, 1), 1000.0)], dim=1).expand(4, -1, -1)
+    expected = light(PSF, spots, torch.full((4,), 10.0), torch.full((4,), 1.2), (128, 128))
+    expected[:, :, 64:] += 80
+    answers = found(exposed(expected), sigma_px=1.2)
+    for frame in range(4):
+        away = torch.cdist(xy, answers.theta[answers.frame == frame, :2]).amin(dim=1)
+        assert (away < 1).sum() >= 26
+
+
+def test_frames_may_lie_in_memory_in_any_order() -> None:
+    image = made(3)[0]
+    turned = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    torch.testing.assert_close(found(turned).theta, found(image).theta)
+
+
 def test_many_spots_make_no_background_uneven() -> None:
     """As the spots of a block raise its mean, each frame is taken for uneven, at first."""
     xy = torch.rand(4, 200, 2, generator=torch.Generator().manual_seed(0)) * 256 - 0.5
