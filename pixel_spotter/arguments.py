@@ -14,7 +14,8 @@ from pixel_spotter.errors import BadValueError
 def require(fits: bool, key: str, wanted: str, value: object) -> None:
     """Refuse a setting's value that does not fit, saying what is wanted."""
     if not fits:
-        raise BadValueError(f"{key} must be {wanted}, got {value!r}")
+        shown = " ".join(repr(value).split())  # arrays have several lines
+        raise BadValueError(f"{key} must be {wanted}, got {shown:.200}")
 
 
 def require_whole(key: str, value: object, least: int) -> None:

@@ -92,6 +92,13 @@ def test_arrays_and_maps_may_be_numpy() -> None:
     assert_all_found(found, 2)
 
 
+def test_settings_may_be_numbers_of_numpys() -> None:
+    """As means and medians are, of the table too."""
+    camera = {"gain": np.float32(0.5), "offset": np.int64(100), "read_noise": np.float64(1.5)}
+    found = pixel_spotter.locate(movie(2), camera, {"sigma_px": np.float32(1.1)}, np.float64(0.01))
+    assert_all_found(found, 2)
+
+
 def test_a_spotter_says_where_what_was_found_is() -> None:
     model = SpotterRegressor(15, window=11, widths=[8], margin_px=6)
     locator = api.make_locator(TOLD, {"sigma_px": 1.1})

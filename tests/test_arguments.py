@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pixel_spotter.arguments import check_arguments
@@ -31,6 +32,7 @@ def test_values_that_fit(values: dict) -> None:
         ({"one": None}, r"group\.one must be float"),
         ({"several": [1, "x"]}, r"group\.several must be float \| Sequence\[float\]"),
         ({"yes": 3}, r"group\.yes must be bool"),
+        ({"one": np.zeros((40, 40))}, r"^group\.one must be float, got array.{1,200}$"),
     ],
 )
 def test_values_that_do_not(values: dict, words: str) -> None:

@@ -359,6 +359,7 @@ def make_locator(
     ):
         for name in {*given} - {*known}:
             raise UserError(f"{key}.{name} is no setting: there are {', '.join(known)}")
+    camera, psf = ({name: _plain(value) for name, value in one.items()} for one in (camera, psf))
     kind: dict[str, Any] = {"name": "gaussian"}
     if psf.get("ratio") is not None:
         kind["ratio"] = psf["ratio"]
@@ -372,12 +373,17 @@ def make_locator(
         return Locator(
             sigma_px=psf.get("sigma_px"),
             psf=kind,
-            false_alarms=false_alarms,
+            false_alarms=_plain(false_alarms),
             model=model,
             **{**camera, "read_noise": noise},
         )
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def _plain(value: Any) -> Any:
+    """Return Python's number for one of NumPy's, as means and medians are."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _is_number(value: object) -> bool:
