@@ -27,6 +27,12 @@ _WIDTHS_PX = (0.8, 1.2, 1.8, 2.7, 4.0)
 _ENOUGH = 2**20
 """So many pixels are enough, if they hold a hundred spots with none beside them."""
 
+_LEAST_TO_COMPARE = 16
+"""Frames of fewer pixels on a side are not asked how alike their pixels are."""
+
+_ALIKE = 0.6
+"""Neighbours that differ by less than this, in variance, of those two apart were smoothed."""
+
 _MOST = 500
 """So many spots are enough to tell their width from."""
 
@@ -130,6 +136,32 @@ def noise_ratio(image: Tensor, variance: float | Tensor) -> float:
     level, seen, weight, _ = _noise_by_level(image)
     expected = level + torch.as_tensor(variance).double().mean()
     return ((weight * seen).sum() / (weight * expected).sum().clamp(min=1e-9)).item()
+
+
+def are_smoothed(counts: Tensor) -> bool:
+    """Tell whether noise is alike in neighbouring pixels, as where images were interpolated.
+
+    By how neighbours differ, and pixels that are two apart: the noise of a camera's pixels has no
+    memory, and light that changes slowly is in neither.
+
+    Args:
+        counts: (F, H, W); nan where there is no value.
+    """
+    if min(counts.shape[1:]) < _LEAST_TO_COMPARE or not len(counts):
+        return False
+    counts = _without_spots(counts)
+    variances = []
+    for apart in (1, 2):
+        change = counts
+        for _ in range(2):  # along both axes
+            change = 2 * change[:, apart:-apart] - change[:, 2 * apart :] - change[:, : -2 * apart]
+            change = change.mT
+        square = change[change.isfinite()].double().square()
+        variance = square.mean()
+        for _ in range(8):
+            variance = square[square <= 16 * variance].mean()
+        variances.append(variance.item())
+    return variances[0] < _ALIKE * variances[1]
 
 
 def _noise_by_level(counts: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:

@@ -14,6 +14,7 @@ from pixel_spotter.arguments import check_arguments, require
 from pixel_spotter.coordinates import FLAGS, Columns, pixel_of
 from pixel_spotter.errors import UserError
 from pixel_spotter.estimators.calibration import (
+    are_smoothed,
     camera_noise,
     noise_ratio,
     read_variance,
@@ -34,6 +35,9 @@ _CLOSE = 2.0
 
 _ODD = 0.25
 """If so many of spots that are alone have another shape, it is not what was estimated."""
+
+_FEW = 8
+"""So many frames tell whether they were smoothed."""
 
 USUAL_PX = 1.2
 """The width of spots that are looked for where none stands out."""
@@ -127,6 +131,12 @@ class Locator:
         said: list[str] = []
         self.refuse(counts)
         counts = self._telling(counts)
+        if are_smoothed(counts[:_FEW]):
+            said.append(
+                "camera: noise is alike in neighbouring pixels, as where frames were smoothed, "
+                "interpolated or compressed: there may be more false alarms than accepted, and "
+                "deviations may be wrong. Give frames as the camera recorded them"
+            )
         if self.camera is None:
             noise = camera_noise(counts)
             self.restore({"gain": noise.gain, "offset": noise.offset})

@@ -7,7 +7,12 @@ import torch
 from torch import Tensor
 
 from pixel_spotter.errors import UserError
-from pixel_spotter.estimators.calibration import camera_noise, read_variance, spot_shape
+from pixel_spotter.estimators.calibration import (
+    are_smoothed,
+    camera_noise,
+    read_variance,
+    spot_shape,
+)
 from pixel_spotter.simulation.camera import Camera
 from pixel_spotter.simulation.psf import GaussianPSF, light
 
@@ -165,6 +170,32 @@ def test_frames_that_are_smaller_than_a_spots_window_tell_what_noise_there_is(si
     expected = light(GaussianPSF(), spot, flat, wide, (side, side))
     noise = camera_noise(torch.poisson(expected, generator=torch.Generator().manual_seed(0)))
     assert 0 < noise.gain < 2
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_noise_that_is_alike_in_neighbouring_pixels_is_seen(count: int) -> None:
+    raw = recorded(scene(count, blinking=True))
+    beside, below = raw.roll(1, dims=2), raw.roll(1, dims=1)
+    assert are_smoothed((raw + beside) / 2)  # shifted by half a pixel
+    assert are_smoothed(raw / 2 + (beside + below) / 4)
+    assert not are_smoothed(raw)
+    assert not are_smoothed(raw[:, ::2, ::2] + raw[:, 1::2, ::2])  # binned
+
+
+def test_no_light_is_taken_for_smoothed_noise() -> None:
+    generator = torch.Generator().manual_seed(0)
+    place = torch.arange(192)
+    many = torch.rand(4, 900, 3, generator=generator) * torch.tensor([192.0, 192.0, 2000.0])
+    flat, wide = torch.full((4,), 10.0), torch.full((4,), 1.2)
+    for expected in (
+        light(GaussianPSF(), many, flat, wide, (192, 192)),
+        10.0 + 80 * (place > 96).expand(4, 192, 192),  # an edge
+        10.0 + 90 * (place / 192).square().expand(4, 192, 192),
+        torch.full((4, 192, 192), 0.1),
+        torch.full((4, 192, 192), 1.0),
+    ):
+        assert not are_smoothed(recorded(expected))
+        assert not are_smoothed(torch.poisson(expected, generator=generator))
 
 
 def test_frames_without_noise_are_refused() -> None:

@@ -157,6 +157,14 @@ def test_a_camera_that_is_told_wrongly_is_doubted() -> None:
         assert "times the variance" in " ".join(said), wrong
 
 
+def test_frames_that_were_smoothed_are_told_of() -> None:
+    raw = counts()
+    for camera in ({}, TOLD):
+        said = Locator(**camera).learn((raw + raw.roll(1, dims=2)) / 2)  # type: ignore[arg-type]
+        assert "alike in neighbouring pixels" in " ".join(said)
+        assert "alike" not in " ".join(Locator(**camera).learn(raw))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("told", [0.9, 1.04, 1.4])
 def test_spots_of_another_width_than_is_told_are_fitted_with_their_own(told: float) -> None:
     recorded = counts(photons=30_000.0)
