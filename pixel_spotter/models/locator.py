@@ -28,13 +28,16 @@ from pixel_spotter.estimators.spots import Spots
 from pixel_spotter.models.loading import load_model
 from pixel_spotter.models.spotter import SpotterRegressor
 from pixel_spotter.simulation.camera import Camera
-from pixel_spotter.simulation.psf import PSF, GaussianPSF, make_psf
+from pixel_spotter.simulation.psf import PSF, GaussianPSF, MeasuredPSF, make_psf
 
 _CLOSE = 2.0
 """Spots that are closer than so many of their widths may be one, of another shape."""
 
 _ODD = 0.25
 """If so many of spots that are alone have another shape, it is not what was estimated."""
+
+_OFF_CENTRE_PX = 0.05
+"""A measured psf whose light is so far from its array's centre may have been cut out wrongly."""
 
 _FEW = 8
 """So many frames tell whether they were smoothed."""
@@ -160,8 +163,14 @@ class Locator:
 
     def _learn_shape(self, counts: Tensor) -> list[str]:
         """Estimate width and ratio of the spots; return what is to say of it."""
-        if not self.psf.has_width:
-            return []
+        if isinstance(self.psf, MeasuredPSF):
+            x, y = self.psf.middle_px()
+            if max(abs(x), abs(y)) < _OFF_CENTRE_PX:
+                return []
+            return [
+                f"psf.file: the mean of its light lies {x:.2f}, {y:.2f} px right of and below the "
+                f"array's centre, which is where spots are said to be"
+            ]
         shape = spot_shape(*self._photons(counts), self.ratio) if len(counts) else None
         if shape is None:
             if self.sigma_px is not None:

@@ -139,6 +139,16 @@ class MeasuredPSF:
             light = convolve1d(light, pixel, axis=axis, mode="constant")
         self.weights = torch.from_numpy(spline_filter(light, order=3, mode="mirror"))
 
+    def middle_px(self) -> tuple[float, float]:
+        """Return where the mean of its light lies, x and y, px from the array's centre."""
+        x, y = (self.density.double().sum(dim=axis) for axis in (0, 1))
+        places = (torch.arange(len(along)) - (len(along) - 1) / 2 for along in (x, y))
+        x_px, y_px = (
+            float((along * place).sum() / along.sum()) / self.oversampling
+            for along, place in zip((x, y), places, strict=True)
+        )
+        return x_px, y_px
+
     def share(self, xy_px: Tensor, sigma_px: Tensor, size: Size) -> Tensor:
         """See `PSF`."""
         y, x = (self._along(axis, xy_px, size, _SPLINES) for axis in (0, 1))

@@ -107,6 +107,17 @@ def test_a_measured_psf_is_as_wide_as_it_is() -> None:
     assert_found(columns)
 
 
+def test_a_measured_psf_beside_its_arrays_centre_is_told_of() -> None:
+    place = (torch.arange(64) - 32) / 5  # the centre lies half a sample before 0
+    array = torch.exp(-(place.square() + (place[:, None] + 1).square()) / (2 * 1.1**2))
+    for shown, words in ((array, "0.10, -0.90 px right of and below"), (array[:, 1:], "0.00, -0")):
+        psf = {"name": "measured", "file": shown, "oversampling": 5}
+        said = Locator(**TOLD, read_noise=1.5, psf=psf).learn(counts(2))  # type: ignore[arg-type]
+        assert words in " ".join(said)
+    psf["file"] = array[:55, 1:]
+    assert not Locator(**TOLD, read_noise=1.5, psf=psf).learn(counts(2))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
