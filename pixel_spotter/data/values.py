@@ -181,7 +181,9 @@ def told() -> Iterator[None]:
 
 def _line(error: Exception) -> str:
     words = " ".join(str(error).split())
-    return words[:200] or type(error).__name__
+    if " " not in words:  # as those of missing keys: they say nothing by themselves
+        words = f"{type(error).__name__} {words}".strip()
+    return words[:200]
 
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)  # it logs damage before it raises

@@ -360,6 +360,12 @@ def test_directories_that_are_cut_off_are_missed(bigtiff: bool, path: Path) -> N
         assert failures == ["frame 4 is missing, and all that followed: the file ends before it"]
 
 
+def test_what_a_reader_says_in_a_number_has_a_word_beside_it(path: Path) -> None:
+    path.write_bytes(b"II*\0rubbish")
+    with pytest.raises(UnreadableImageError, match=r"^is damaged: \w*Error \d+$"):
+        open_frames(path)
+
+
 def test_directories_in_circles_are_refused(path: Path) -> None:
     """Tifffile follows such that begin after a hundred for ever."""
     with tifffile.TiffWriter(path) as tif:
