@@ -56,11 +56,19 @@ def locate(
     Raises:
         UserError: if frames or settings cannot be used.
     """
-    frames = frames if isinstance(frames, np.ndarray) else np.asarray(frames)
+    wanted = "frames must be numbers (F, H, W) or (H, W)"
+    try:
+        frames = frames if isinstance(frames, np.ndarray) else np.asarray(frames)
+    except ValueError as error:  # rows of different lengths
+        raise UserError(f"{wanted}: {error}") from error
     if frames.ndim == 2:
         frames = frames[None]
     if frames.ndim != 3 or frames.size == 0 or frames.dtype.kind not in "biuf":
-        raise UserError(f"frames must be numbers (F, H, W) or (H, W), got {frames.shape}")
+        raise UserError(f"{wanted}, got {frames.dtype} {frames.shape}")
+    for name, settings in (("camera", camera), ("psf", psf)):
+        require(settings is None or isinstance(settings, Mapping), name, "a dict", settings)
+    fits = device == "cpu" or (str(device).startswith("cuda") and torch.cuda.is_available())
+    require(fits, "device", "cpu, or cuda where PyTorch sees a GPU", device)
     if min(frames.shape[1:]) < LEAST_SIDE:
         raise UserError(f"frames must be at least {LEAST_SIDE} px wide and high")
     locator = make_locator(camera or {}, psf or {}, false_alarms, checkpoint)
@@ -106,7 +114,7 @@ def bound(
     photons: ArrayLike,
     background: ArrayLike,
     sigma_px: ArrayLike = 1.0,
-    size: int | Size = (50, 50),
+    size: int | Size | np.ndarray = (50, 50),
     xy: ArrayLike | None = None,
     read_noise: float = 0.0,
     psf: Mapping[str, Any] | None = None,
@@ -133,8 +141,9 @@ def bound(
     Raises:
         ValueError: if nothing can be so.
     """
-    height, width = as_size(size)
+    height, width = as_size(size.tolist() if isinstance(size, np.ndarray) else size, "size")
     place = np.array([(width - 1) // 2, (height - 1) // 2]) if xy is None else np.asarray(xy)
+    require(place.shape[-1:] == (2,), "xy", "positions (..., 2), px", xy)
     *values, x, y = np.broadcast_arrays(
         *(np.asarray(value, float) for value in (photons, background, sigma_px)),
         place[..., 0],
@@ -144,7 +153,10 @@ def bound(
         require(bool((value > 0).all()), name, "more than 0", value.tolist())
     flat = [torch.from_numpy(value.astype(float).ravel().copy()) for value in (*values, x, y)]
     much, dark, sigma, x_px, y_px = flat
-    spread = make_psf(**(psf or {"name": "gaussian"}))
+    try:
+        spread = make_psf(**{"name": "gaussian", **(psf or {})})
+    except TypeError as error:
+        raise UserError(f"psf: {error}") from error
     spots = torch.stack([x_px, y_px, much], dim=1)[:, None]
     expected, derivatives = expected_image(spread, spots, dark, sigma, (height, width))
     unknown = 4 if width_known or not spread.has_width else 5

@@ -30,12 +30,12 @@ FLAGS = (
 """Why to doubt an answer: the column ``flag`` holds an index of these, files hold the words."""
 
 
-def as_size(image_size: int | Sequence[int]) -> Size:
+def as_size(image_size: int | Sequence[int], key: str = "data.image_size") -> Size:
     """Read an image size, of a square or (height, width), at least 1; or raise a UserError."""
     sides = list(image_size) if isinstance(image_size, Sequence) else [image_size] * 2
     fits = len(sides) == 2 and all(type(side) is int and side >= 1 for side in sides)
     wanted = "one whole number or [height, width] of at least 1"
-    require(fits, "data.image_size", wanted, image_size)
+    require(fits, key, wanted, image_size)
     return sides[0], sides[1]
 
 

@@ -120,6 +120,11 @@ def test_a_spotter_says_where_what_was_found_is() -> None:
         (np.zeros((0, 30, 30)), {}, "frames must be numbers"),
         (np.array(["a"]), {}, "frames must be numbers"),
         (np.zeros((2, 30, 30), complex), {}, "frames must be numbers"),
+        (np.zeros((2, 30, 30), object), {}, "got object"),
+        ([[1, 2], [3]], {}, "frames must be numbers"),
+        (movie(1), {"device": "mps"}, "device must be cpu"),
+        (movie(1), {"camera": 0.5}, "camera must be a dict"),
+        (movie(1), {"psf": "gaussian"}, "psf must be a dict"),
         (movie(2)[:, :5, 18:23], {"camera": TOLD, "psf": {"sigma_px": 1.1}}, "at least 7 px"),
         (np.full((2, 30, 30), np.nan), {}, "no pixel with a value"),
         (movie(1), {"camera": {"gian": 0.5}}, "camera.gian is no setting"),
@@ -184,3 +189,31 @@ def test_what_is_public_is_documented_and_typed() -> None:
         assert "return" in function.__annotations__
     with pytest.raises(AttributeError, match="nothing"):
         pixel_spotter.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"xy": 5}, "xy must be positions"),
+        ({"xy": (1, 2, 3)}, "xy must be positions"),
+        ({"size": "large"}, "^size must be"),
+        ({"size": (50, 0)}, "^size must be"),
+        ({"psf": {"sigma": 1.0}}, "psf: .*sigma"),
+        ({"read_noise": -1.0}, "read_noise must be"),
+        ({"sigma_px": 0}, "sigma_px must be more than 0"),
+    ],
+)
+def test_what_has_no_bound(settings: dict[str, object], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem) as caught:
+        pixel_spotter.bound(1000, 10, **settings)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_bound_takes_what_stands_for_its_arguments() -> None:
+    usual = pixel_spotter.bound(1000, 10, size=(40, 50))
+    assert pixel_spotter.bound(1000, 10, size=np.array([40, 50])) == usual
+    wider = pixel_spotter.bound(1000, 10, psf={"ratio": 1.3}, size=(40, 50))
+    assert wider == pixel_spotter.bound(
+        1000, 10, psf={"name": "gaussian", "ratio": 1.3}, size=(40, 50)
+    )
+    assert wider[1] > usual[1]
