@@ -119,7 +119,7 @@ def _train(
     cut = time_limit.ran_out and not solved and epochs < cfg.trainer.max_epochs
     ended = "max_time" if cut else "max_epochs"
     stop = trainer.early_stopping_callback
-    if stop is not None and stop.wait_count >= stop.patience:
+    if stop is not None and stop.stopped_epoch > 0:
         ended = "early_stopping"
     log.info("ended by %s after %d epochs, %.1f s of training", ended, epochs, seconds)
     trainer.validate(model, data, ckpt_path=best, verbose=False)

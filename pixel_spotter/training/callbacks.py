@@ -37,7 +37,8 @@ class StopEarly(EarlyStopping):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        trainer.should_stop = self.wait_count >= self.patience
+        # Not the count: with trainer.min_epochs there may have been progress since.
+        trainer.should_stop = self.stopped_epoch > 0
 
 
 class TimeLimit(Timer):

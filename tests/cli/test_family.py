@@ -21,6 +21,7 @@ from pixel_spotter.cli.family import siblings, turn
 from pixel_spotter.cli.grid import run_cell
 from pixel_spotter.cli.trainer import claim
 from pixel_spotter.files import read_tensors
+from pixel_spotter.models.base import PointRegressor
 from pixel_spotter.train import train
 from pixel_spotter.training import prefixes
 from pixel_spotter.training.callbacks import SeedEachEpoch
@@ -338,6 +339,26 @@ def test_a_run_that_stopped_early_is_all_that_a_longer_one_would_be(
         assert_same(cell, tmp_path / f"{epochs}")
         assert runs.read_metrics(cell)["ended"] == "early_stopping"
     assert len(grid.trained) == 2 + 2 + 2, "of the first, and of both alone"
+
+
+def test_progress_after_the_stop_makes_no_longer_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To stop after the second epoch, kept going to the third, which is better than the first."""
+    sum_up = PointRegressor._sum_up
+
+    def given(self: Any, split: str) -> None:
+        sum_up(self, split)
+        self.figures["val"]["mean_error_px"] = [3.0, 4.0, 2.0, 1.0][self.current_epoch]
+
+    monkeypatch.setattr(PointRegressor, "_sum_up", given)
+    stops = ["early_stopping.patience=1", "+trainer.min_epochs=3"]
+    grid = Grid(tmp_path / "grid", 3, 9)
+    for epochs in (3, 9):
+        train(compose([*asked(epochs), *stops]), tmp_path / f"{epochs}", "cnn")
+        assert_same(grid.train(epochs, *stops), tmp_path / f"{epochs}")
+        metrics = runs.read_metrics(grid.cell(epochs))
+        assert (metrics["epochs"], metrics["ended"]) == (3, "early_stopping")
 
 
 def test_a_cell_in_its_turn_waits(grid: Grid) -> None:
