@@ -65,7 +65,11 @@ def run_only(cells: Cells, until_s: float | None = None) -> None:
 
 
 def planned(config: DictConfig) -> Cells:
-    """Return the cells of Hydra's own sweeper; another one decides as it goes."""
+    """Return the cells of Hydra's own sweeper; another one decides as it goes.
+
+    Raises:
+        UserError: if different cells would have one folder, where only one would be trained.
+    """
     hydra = config.hydra
     if hydra.sweeper._target_ != _BASIC:
         return {}
@@ -75,12 +79,18 @@ def planned(config: DictConfig) -> Cells:
     sweeper: Any = get_class(_BASIC)
     (listed,) = sweeper.split_arguments(overrides, None)
     excluded = hydra.job.config.override_dirname.exclude_keys
-    cells = {}
+    cells: Cells = {}
     for words in listed:
         halves = (word.partition("=") for word in words)
         cell = {intern(key): intern(value) for key, _, value in halves}  # thousands have few
         named = (word for word in words if word.lstrip("+~").partition("=")[0] not in excluded)
-        cells[runs.folder_name(",".join(sorted(named)))] = cell  # as conf/train.yaml has it
+        name = runs.folder_name(",".join(sorted(named)))  # as conf/train.yaml has it
+        if (other := cells.setdefault(name, cell)) != cell:
+            key = next(key for key in cell if cell[key] != other.get(key))
+            raise UserError(
+                f"cells that differ in {key} alone would have the same folder: "
+                f"give each a grid of another name"
+            )
     return cells
 
 

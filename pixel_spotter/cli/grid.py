@@ -74,8 +74,9 @@ class AroundGrid(Callback):
             return trainings(self.cells, configs.of, enough)
 
         self.before = _marks(self.folder)
-        if config.max_time is not None:
-            self.until_s = begun_s + seconds(config.max_time)
+        limit = telling[0].max_time  # the same in all
+        if limit is not None:
+            self.until_s = begun_s + seconds(limit)
         tried = {*self.cells} if self.dry_run else set()
         begun = {name for name in self.cells.keys() - tried if runs.is_finished(self.folder / name)}
         done = finished(self.folder, configs, begun) if configs else set()
@@ -276,10 +277,6 @@ def _try(
     config: DictConfig, cells: Cells, composed: dict[str, DictConfig], telling: list[DictConfig]
 ) -> dict[str, str]:
     """Look before the grid starts for what cannot work; refuse it, or say why some cells cannot."""
-    if config.max_time is None and any(
-        cell.get("max_time", "null") != "null" for cell in cells.values()
-    ):
-        raise UserError("max_time is of the whole grid: give one")
     kinds: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for name, cell in cells.items():
         kinds[_kind(cell)].append(name)

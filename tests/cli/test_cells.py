@@ -199,7 +199,6 @@ def test_a_solved_model_has_all_its_time_in_one_epoch(
     [
         ("max_time=00:00:01:00", "max_time is for a grid"),
         ("--multirun seed=0,1 max_time=1h", "max_time must be DD:HH:MM:SS"),
-        ("--multirun seed=0,1 max_time=00:00:01:00,00:00:02:00", "max_time is of the whole grid"),
         (
             "--multirun seed=0,1 max_time=00:00:01:00 hydra/launcher=submitit_local",
             "max_time is for grids on this machine",
@@ -213,6 +212,19 @@ def test_a_time_that_nothing_would_keep_is_refused(
         pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     ended = run_command("train", *TINY, *words.split(), cwd=tmp_path)
     assert says in ended.error()
+    assert not [*tmp_path.glob("outputs/*/*")]
+
+
+@pytest.mark.parametrize(
+    "swept",
+    ["max_time=00:01:00:00,00:02:00:00", "experiment=blog,spots", "start_from=a/b.ckpt,a_b.ckpt"],
+)
+def test_cells_that_would_share_a_folder_are_refused(
+    swept: str, run_command: CommandServer, tmp_path: Path
+) -> None:
+    ended = run_command("train", "--multirun", *TINY, "seed=0,1,1", swept, cwd=tmp_path)
+    key = swept.partition("=")[0]
+    assert f"cells that differ in {key} alone would have the same folder" in ended.error()
     assert not [*tmp_path.glob("outputs/*/*")]
 
 
