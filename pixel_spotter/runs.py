@@ -115,8 +115,11 @@ def is_finished(run_dir: Path) -> bool:
 
 
 def is_open(run_dir: Path) -> bool:
-    """Tell whether something is left to do in a run: it may have ended as its time was up."""
-    return not is_finished(run_dir) or read_metrics(run_dir).get("ended") == "max_time"
+    """Tell whether something is left to do in a run: its time was up, or figures are damaged."""
+    try:
+        return not is_finished(run_dir) or read_metrics(run_dir).get("ended") == "max_time"
+    except UserError:
+        return True
 
 
 def read_metrics(run_dir: Path) -> dict[str, Any]:
@@ -198,7 +201,8 @@ def read_plan(folder: Path) -> dict[str, Any]:
         return {"commands": [], "cells": {}}
     with _undamaged(path, "; delete it and give the grid's command again"):
         plan = json.loads(path.read_text(encoding="utf-8"))
-        return {"commands": list(plan["commands"]), "cells": dict(plan["cells"])}
+        cells = {name: dict(cell) for name, cell in plan["cells"].items()}
+        return {"commands": list(plan["commands"]), "cells": cells}
 
 
 def add_to_plan(

@@ -258,6 +258,12 @@ def test_a_damaged_file_is_named(name: str, content: str, tiny_run: Run, tmp_pat
         READERS[name](tmp_path)
 
 
+def test_a_plan_whose_cells_are_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / runs.PLAN).write_text('{"commands": [], "cells": {"seed=0": 5}}')
+    with pytest.raises(UserError, match="damaged; delete it"):
+        runs.read_plan(tmp_path)
+
+
 def test_settings_that_figures_follow_from() -> None:
     config = {
         "name": "mine",

@@ -345,6 +345,24 @@ def test_damaged_figures_are_told(copied_run: Run) -> None:
         train(copied_run.cfg, copied_run.folder, "cnn")
 
 
+@pytest.mark.parametrize("content", [b"{", b"", b"[]", b"\xff"])
+def test_a_damaged_config_is_told(content: bytes, copied_run: Run) -> None:
+    (copied_run.folder / runs.CONFIG).write_bytes(content)
+    with pytest.raises(UserError, match=r"config\.yaml is damaged"):
+        train(copied_run.cfg, copied_run.folder, "cnn")
+
+
+def test_what_a_killed_process_was_writing_goes(copied_run: Run) -> None:
+    (copied_run.folder / "metrics.json").unlink()
+    half = [copied_run.folder / ".shown.npz.1.tmp.npz"]
+    half.append(copied_run.folder / "checkpoints/after_1/.last.ckpt.1.tmp.ckpt")
+    for file in half:
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    train(copied_run.cfg, copied_run.folder, "cnn")
+    assert not any(file.exists() for file in half)
+
+
 def test_early_stopping_stops(tmp_path: Path) -> None:
     stopping = ["early_stopping.patience=1", "early_stopping.min_delta=1000"]
     run = run_with(tmp_path / "run", *stopping, "trainer.max_epochs=9")
@@ -403,6 +421,7 @@ def test_a_diverging_run_leaves_no_figures(tmp_path: Path) -> None:
         ("trainer.max_time=60", "trainer.max_time must be DD:HH:MM:SS"),
         ("trainer.max_time=00:00:00:00", "trainer.max_time must be DD:HH:MM:SS"),
         ("trainer.max_time=0", "trainer.max_time must be DD:HH:MM:SS"),
+        ("trainer.max_time=9999999999:00:00:00", "trainer.max_time must be DD:HH:MM:SS"),
         ("+trainer.min_epochs=0", "trainer.min_epochs must be a whole number of at least 1"),
         ("trainer.log_every_n_steps=0", "log_every_n_steps must be a whole number of at least 1"),
         ("trainer.num_sanity_val_steps=-5", "num_sanity_val_steps must be a whole number"),

@@ -149,7 +149,7 @@ def refuse_out_of_range(cfg: DictConfig) -> None:
     in_range = min_epochs <= cfg.trainer.max_epochs
     require(in_range, "trainer.min_epochs", "at most trainer.max_epochs", min_epochs)
     for key, time in (("trainer.max_time", max_time), ("max_time", cfg.max_time)):
-        is_time = re.fullmatch(r"(?=.*[1-9])\d+:\d\d:\d\d:\d\d", str(time))
+        is_time = re.fullmatch(r"(?=.*[1-9])\d{1,6}:\d\d:\d\d:\d\d", str(time))
         require(time is None or bool(is_time), key, "DD:HH:MM:SS", time)
     refuse_rounding(cfg)
 

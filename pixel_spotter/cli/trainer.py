@@ -56,11 +56,12 @@ def owned(run_dir: Path) -> AbstractContextManager[None]:
 @rank_zero_only
 def claim(run_dir: Path, cfg: DictConfig) -> None:
     """Write ``.hydra/`` into a run's folder; refuse one that holds a run with other settings."""
-    for unfinished in (run_dir / runs.LAST).parent.glob(".*.tmp.*"):
+    for unfinished in run_dir.rglob(".*.tmp*"):
         unfinished.unlink(missing_ok=True)  # what a killed process was writing
     begun = (run_dir / runs.LAST).is_file() or runs.is_finished(run_dir)
     if (run_dir / runs.CONFIG).is_file() and begun:
-        before, now = map(comparable, (OmegaConf.load(run_dir / runs.CONFIG), cfg))
+        written = OmegaConf.create(runs.read_yaml(run_dir / runs.CONFIG, dict))
+        before, now = map(comparable, (written, cfg))
         if now.get("trainer.precision") == "auto" and before.get("trainer.precision") == "32-true":
             now["trainer.precision"] = "32-true"  # with auto, a run goes on as it began
         changed = [

@@ -310,6 +310,15 @@ def test_what_is_damaged_or_of_another_run_is_not_taken(
     assert grid.trained == [0, 1, 0, 1, 2, 3]
 
 
+def test_damaged_figures_of_another_are_not_this_ones_failure(
+    grid: Grid, alone: Callable[[int], Path]
+) -> None:
+    longer = grid.train(4)
+    (longer / runs.METRICS).write_text('{"ended":')
+    assert_same(grid.train(2), alone(2))
+    assert grid.trained == [0, 1, 2, 3]
+
+
 def test_what_is_kept_and_damaged_is_not_taken(grid: Grid, alone: Callable[[int], Path]) -> None:
     longer = grid.train(4)
     flip(longer / "checkpoints/after_2/last.ckpt")
