@@ -28,7 +28,7 @@ from pixel_spotter.cli.cells import (
 )
 from pixel_spotter.cli.family import trainings
 from pixel_spotter.cli.placement import place, take_gpu
-from pixel_spotter.errors import BadValueError, UserError
+from pixel_spotter.errors import BadValueError, UserError, chain
 from pixel_spotter.files import write_text
 
 log = logging.getLogger(__name__)
@@ -206,13 +206,12 @@ def run_cell(run_dir: Path, train: Callable[[], dict[str, Any]]) -> dict[str, An
     return metrics
 
 
-def _has_no_room(error: BaseException | None) -> bool:
+def _has_no_room(error: BaseException) -> bool:
     """Tell whether something was not written as the disk, or the user's part of it, is full."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    return any(
+        isinstance(one, OSError) and one.errno in (errno.ENOSPC, errno.EDQUOT)
+        for one in chain(error)
+    )
 
 
 class _Progress:

@@ -21,7 +21,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from pixel_spotter import runs
 from pixel_spotter.arguments import check_arguments, require
 from pixel_spotter.cli.help import CONF_DIR, groups_of, known_settings
-from pixel_spotter.errors import UserError
+from pixel_spotter.errors import UserError, chain
 
 _ADDED = {
     *("trainer.gradient_clip_val", "trainer.gradient_clip_algorithm", "trainer.min_epochs"),
@@ -73,12 +73,10 @@ def user_message(error: BaseException, command: str = "train") -> str | None:
         return _no_setting(found[1], command)
     if isinstance(error, UserError | HydraException | OmegaConfBaseException):
         return one_line(error)
-    cause: BaseException | None = error
-    while cause is not None:  # what failed to be written is often wrapped in something else
+    for cause in chain(error):  # what failed to be written is often wrapped in something else
         if isinstance(cause, OSError):
             where = f"{cause.filename}: " if cause.filename else ""
             return f"{where}{cause.strerror or cause}"
-        cause = cause.__cause__ or cause.__context__
     return None
 
 

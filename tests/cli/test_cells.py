@@ -1,5 +1,6 @@
 import errno
 import itertools
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,22 @@ def test_cells_that_would_share_a_folder_are_refused(
     key = swept.partition("=")[0]
     assert f"cells that differ in {key} alone would have the same folder" in ended.error()
     assert not [*tmp_path.glob("outputs/*/*")]
+
+
+def test_a_folder_that_is_deleted_meanwhile_fails_its_cell(
+    run_command: CommandServer, tmp_path: Path
+) -> None:
+    """TensorBoard's writer raises one error again and again, which then comes from itself."""
+    words = ["--multirun", ONE_BY_ONE, *LONG, "name=p", "trainer.max_epochs=3000,1"]
+    folder = tmp_path / "outputs/sweeps/p"
+    begun = run_command.begin("train", *words, cwd=tmp_path)
+    begun.wait_for(lambda: [*folder.glob("*/checkpoints/last.ckpt")] != [])
+    (cell,) = folder.glob("*/")
+    shutil.rmtree(cell, ignore_errors=True)
+    ended = begun.finish()
+    assert ended.error() == "1 cells failed"
+    assert "1 of 2 cells finished, 1 failed" in ended.stdout
+    assert "No such file or directory" in runs.failures(folder)[cell.name]
 
 
 def test_a_full_disk_ends_the_grid_and_fails_no_cell(
