@@ -63,11 +63,11 @@ def train(cfg: DictConfig, run_dir: Path, model_name: str) -> dict[str, Any]:
             if metrics.get("ended") != "max_time":
                 log.info("already finished: %s", run_dir)
                 return metrics
-            (run_dir / runs.METRICS).unlink()  # it is no longer
         others = siblings(cfg, run_dir)
         try:
             with turn(run_dir, others):
                 refuse_late()
+                (run_dir / runs.METRICS).unlink(missing_ok=True)  # finished it is no longer
                 return _train(cfg, run_dir, model_name, others)
         except SystemExit as end:  # how Lightning ends after Ctrl-C
             raise KeyboardInterrupt from end

@@ -22,7 +22,7 @@ from pixel_spotter.errors import UserError
 Cells = dict[str, dict[str, str]]  # what a grid sets in each, by the names of their folders
 
 _BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
-_BATCH = 64  # so many cells are handed to Hydra at once where time may run out meanwhile
+_BATCH = 64  # so many cells are handed to joblib at once where time may run out meanwhile
 
 
 class OpenCells(Sweeper):
@@ -35,7 +35,7 @@ class OpenCells(Sweeper):
     until_s: ClassVar[float | None] = None
 
     def __init__(self, max_batch_size: int | None, params: Any) -> None:
-        self.size = max_batch_size or (_BATCH if self.until_s else max(1, len(self.cells)))
+        self.most = max_batch_size
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -43,6 +43,9 @@ class OpenCells(Sweeper):
         self.jobs = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
+        one_by_one = config.hydra.launcher._target_.endswith("BasicLauncher")
+        timed = 1 if one_by_one else _BATCH
+        self.size = self.most or (timed if self.until_s else max(1, len(self.cells)))
 
     def sweep(self, arguments: list[str]) -> None:
         for first in range(0, len(self.cells), self.size):

@@ -16,6 +16,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, ListConfig
 
 from pixel_spotter import runs
+from pixel_spotter.arguments import require
 from pixel_spotter.cli import mistakes
 from pixel_spotter.cli.cells import (
     Cells,
@@ -176,8 +177,6 @@ def run_cell(run_dir: Path, train: Callable[[], dict[str, Any]]) -> dict[str, An
 
     None is of a cell that failed, saying why, that another process has, or that has no time left.
     """
-    if any(map(time_is_up, _until_s)):
-        return None
     folder, failure = run_dir.parent, run_dir / runs.FAILURE
     progress = _progress.get(folder) or _progress.setdefault(folder, _Progress(folder))
     metrics = None
@@ -188,7 +187,7 @@ def run_cell(run_dir: Path, train: Callable[[], dict[str, Any]]) -> dict[str, An
         progress.failed.discard(run_dir.name)
     except runs.InUseError as error:
         log.info("left to the process that has it: %s", error)
-    except NoTimeLeftError:  # it has waited for others until then
+    except NoTimeLeftError:
         return None
     except Exception as error:
         message = mistakes.user_message(error)
@@ -276,6 +275,8 @@ def _try(
     config: DictConfig, cells: Cells, composed: dict[str, DictConfig], telling: list[DictConfig]
 ) -> dict[str, str]:
     """Look before the grid starts for what cannot work; refuse it, or say why some cells cannot."""
+    most = config.hydra.sweeper.get("max_batch_size")
+    require(most is None or most > 0, "hydra.sweeper.max_batch_size", "at least 1", most)
     kinds: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for name, cell in cells.items():
         kinds[_kind(cell)].append(name)

@@ -172,6 +172,7 @@ def test_a_grid_ends_when_its_time_is_up(run_command: CommandServer, tmp_path: P
     assert ended.stdout.splitlines()[-1] == (
         "max_time: 100 of 100 cells are left, the same command continues"
     )
+    assert "#1" not in ended.stdout, "no other was begun"
     folder = tmp_path / "outputs/sweeps/p"
     (cell,) = (path for path in folder.glob("*seed=*") if path.is_dir())
     assert read_json(cell / runs.METRICS)["ended"] == "max_time"

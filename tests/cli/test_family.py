@@ -437,10 +437,11 @@ def test_a_cell_that_waited_until_the_time_is_up_is_left_and_not_failed(
         until_s[:] = [0.0]
         yield
 
+    runs.write_metrics(cell, {"ended": "max_time"})
     monkeypatch.setattr("pixel_spotter.train.turn", long_turn)
     assert run_cell(cell, lambda: train(compose(asked(2)), cell, "cnn")) is None
     assert not (cell / runs.FAILURE).exists()
-    assert runs.is_open(cell)
+    assert runs.read_metrics(cell) == {"ended": "max_time"}, "what it had come to is kept"
     assert grid.trained == []
 
 

@@ -363,6 +363,7 @@ def test_a_grid_without_any_weights_does_not_start(
         ("data.num_workers=2", "cannot have processes of their own"),
         ("data.num_workers=0,2", "cells that differ in data.num_workers alone"),
         ("trainer.devices=2", "one device"),
+        ("hydra.sweeper.max_batch_size=-1", "hydra.sweeper.max_batch_size must be at least 1"),
     ],
 )
 def test_processes_of_cells_are_refused_before_the_grid(
