@@ -17,9 +17,15 @@ def begin(command: str) -> None:
 
 
 def begun() -> None:
-    """Have interruptions raise KeyboardInterrupt from now on."""
+    """Have interruptions raise KeyboardInterrupt from now on, and SIGTERM be one.
+
+    Ended by it at once, a grid would leave its processes behind, at work.
+    """
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    ours = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and "LOCAL_RANK" not in os.environ
+    if ours:  # processes of one training are ended by the first of them
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _end(*_: object) -> None:

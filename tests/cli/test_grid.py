@@ -4,6 +4,7 @@ import re
 import shutil
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -488,6 +489,25 @@ def test_a_grid_whose_process_is_killed_ends_in_one_line_and_a_report(tmp_path: 
     assert "the same command continues" in ended.error()
     assert "1 of 2 cells finished" in ended.stdout
     assert (folder / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_a_grid_that_is_asked_to_end_leaves_no_process_behind(tmp_path: Path) -> None:
+    small = [*QUICK, "model=cnn", "model.channels=[4]", "trainer.max_epochs=100000", "seed=0,1"]
+    two = ["hydra.launcher.n_jobs=2", "name=p"]
+    process = start("train", "--multirun", *small, *two, cwd=tmp_path)
+    while process.poll() is None and len([*tmp_path.glob("outputs/*/p/*/epochs.csv")]) < 2:
+        time.sleep(0.1)
+    left = children(process.pid)
+    process.terminate()
+    try:
+        ended = finish(process, timeout_s=30)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert ended.code == 130
+    assert ended.stderr.splitlines()[-1] == "interrupted: the same command continues"
+    assert len(left) >= 2, "whose output is the command's: it has ended"
 
 
 def children(pid: int) -> list[int]:

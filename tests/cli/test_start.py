@@ -20,6 +20,7 @@ from omegaconf.errors import MissingMandatoryValue
 from PIL import Image
 
 from pixel_spotter import runs
+from pixel_spotter.cli.begin import begun
 from pixel_spotter.cli.help import CONF_DIR, known_settings
 from pixel_spotter.cli.mistakes import refuse_unknown_settings, user_message
 from pixel_spotter.cli.start import _interrupted, in_order, pick_device, text_as_it_is
@@ -469,6 +470,15 @@ def test_interrupted_by_its_user(run_command: CommandServer, tmp_path: Path) -> 
     assert ended.code == 130, ended.stderr
     assert "interrupted: the same command continues" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_sigterm_is_an_interruption() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        begun()
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("form", [["-m", "pixel_spotter.train"], ["-m", "pixel_spotter", "train"]])
