@@ -87,6 +87,22 @@ class TestOptuna:
         assert sorted(trial.value for trial in study.trials) == values
         assert len(values) == 4
 
+    @pytest.mark.parametrize(
+        ("words", "says"),
+        [
+            (["n_trials=0"], "hydra.sweeper.n_trials must be at least 1"),
+            (["direction=up"], "hydra.sweeper.direction must be minimize"),
+            (["storage=shared.db", "study_name=s"], "hydra.sweeper.storage is no address"),
+            (["storage=sqlite:///no/s.db", "study_name=s"], "unable to open database file"),
+        ],
+    )
+    def test_what_cannot_be_searched_is_told(
+        self, words: list[str], says: str, run_command: CommandServer, tmp_path: Path
+    ) -> None:
+        asked = [f"hydra.sweeper.{word}" for word in words]
+        ended = run_command("train", "experiment=optuna", *asked, *TINY_CNN, cwd=tmp_path)
+        assert says in ended.error()
+
     def search(self, run_command: CommandServer, where: Path) -> Path:
         few = f"hydra.sweeper.n_trials={self.TRIALS}"
         ended = run_command("train", "experiment=optuna", few, *TINY_CNN, cwd=where)

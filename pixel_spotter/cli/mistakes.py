@@ -49,6 +49,12 @@ _SAID = {  # what is told of errors, by how their kinds and messages begin
     "UncompletedJobError|FailedJobError": "a job of the grid ended without a result, maybe out of "
     "time or memory; what it said is in .submitit in the grid's folder: the others go on, the same "
     "command continues",
+    r"OperationalError: \([\w.]+\) ([^\n]+)": "the database: {0}",
+    "ArgumentError: Could not parse": "hydra.sweeper.storage is no address of a database, which "
+    "sqlite:///shared.db is",
+    "ValueError: Please set either 'minimize'": "hydra.sweeper.direction must be minimize",
+    "ValueError: No trials are completed yet": "no trial was run: hydra.sweeper.n_trials must be "
+    "at least 1",
     'RuntimeError: Could not detect "srun"': "there is no Slurm on this machine: "
     "hydra/launcher=submitit_local starts jobs here",
     ".*Config group override must be a string": "a group such as logger needs one of its choices, "
