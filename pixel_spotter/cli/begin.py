@@ -6,9 +6,14 @@ import sys
 
 from pixel_spotter.cli.help import show_help
 
+_TURNS = "10000"
+"""So often a thread looks whether others are done before it leaves its core to another program."""
+
 
 def begin(command: str) -> None:
     """Answer ``--help``; end after Ctrl-C in one line, also while the rest is being imported."""
+    if "OMP_WAIT_POLICY" not in os.environ:  # it is read when PyTorch is imported
+        os.environ.setdefault("GOMP_SPINCOUNT", _TURNS)
     if {"-h", "--help"} & {*sys.argv[1:]}:
         show_help(command, sys.argv[1:])
         sys.exit()

@@ -494,3 +494,21 @@ def test_interrupted_while_it_is_imported(form: list[str], tmp_path: Path) -> No
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert (ended.returncode, ended.stderr) == (130, "interrupted\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another library shares the work elsewhere")
+@pytest.mark.parametrize(
+    ("own", "turns"), [({}, "10000"), ({"OMP_WAIT_POLICY": "active"}, "30000000000")]
+)
+def test_threads_that_wait_leave_their_core_soon(own: dict[str, str], turns: str) -> None:
+    """Told by the library itself, which PyTorch loads."""
+    left = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    environment = {name: value for name, value in os.environ.items() if name not in left}
+    ended = subprocess.run(
+        [sys.executable, "-m", "pixel_spotter.locate", "images=nothing"],
+        env={**environment, "OMP_DISPLAY_ENV": "verbose", "PYTHONPATH": str(ROOT), **own},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"GOMP_SPINCOUNT = '{turns}'" in ended.stderr
