@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,12 +16,13 @@ from pixel_spotter.data.reading import MOST_PIXELS
 from pixel_spotter.data.values import saturated_at, white_of
 from pixel_spotter.errors import UserError
 from pixel_spotter.estimators.locating import LEAST_SIDE
-from pixel_spotter.models.base import PointRegressor
-from pixel_spotter.models.loading import load_model
 from pixel_spotter.models.locator import make_locator
 from pixel_spotter.simulation.bound import crlb, fisher_information
 from pixel_spotter.simulation.camera import Camera
 from pixel_spotter.simulation.psf import expected_image, make_psf
+
+if TYPE_CHECKING:
+    from pixel_spotter.models.base import PointRegressor
 
 
 def locate(
@@ -97,7 +98,7 @@ def locate(
     return found
 
 
-def load(path: str | Path, trust: tuple[str, ...] = ()) -> PointRegressor:
+def load(path: str | Path, trust: tuple[str, ...] = ()) -> "PointRegressor":
     """Load a model, whose ``predict(array)`` takes images (N, H, W); see its own words.
 
     Args:
@@ -107,6 +108,8 @@ def load(path: str | Path, trust: tuple[str, ...] = ()) -> PointRegressor:
     Raises:
         UserError: if the file is none, or holds more than data.
     """
+    from pixel_spotter.models.loading import load_model  # who only locates needs no seconds for it
+
     return load_model(path, trust)[0]
 
 

@@ -41,14 +41,14 @@ from pixel_spotter.data.reading import Batch, Reading, kind_of
 from pixel_spotter.data.remarks import skipped
 from pixel_spotter.errors import UserError
 from pixel_spotter.files import write_text
-from pixel_spotter.models.locator import Locator, make_locator
+from pixel_spotter.models.locator import Locator, find, make_locator
 from pixel_spotter.reporting.overview import write_overview
 from pixel_spotter.tables import check_output, growing
 
 _COMPARED_PX = 128
 """Of so large a part of each file, noise is compared with that of others."""
 
-_WORTH_S = 10.0
+_WORTH_S = 5.0
 """Another process takes seconds to start, and is worth it for so much work."""
 
 _TIMES = 60
@@ -181,12 +181,6 @@ def shared_if_long(
         processes = min(at_most or most(_TIMES * job[1].nbytes), int(left_s / _WORTH_S))
         if processes > 1:
             yield from shared(find, jobs, processes)
-
-
-def find(locator: Locator, counts: np.ndarray, device: torch.device) -> dict[str, np.ndarray]:
-    """Return the columns of spots in frames (F, H, W)."""
-    columns = locator(torch.from_numpy(counts).to(device))
-    return {name: column.cpu().numpy() for name, column in columns.items()}
 
 
 def learned(

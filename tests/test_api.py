@@ -38,7 +38,12 @@ def test_locate_finds_what_the_command_does(monkeypatch: pytest.MonkeyPatch) -> 
 def test_locate_is_a_function_whoever_has_imported_its_command() -> None:
     importlib.import_module("pixel_spotter.locate")
     assert len(pixel_spotter.locate(movie(1), camera=TOLD, psf={"sigma_px": 1.1})) == len(XY)
-    code = "import pixel_spotter, sys; assert 'torch' not in sys.modules; pixel_spotter.bound(9, 1)"
+    code = """if True:
+        import pixel_spotter, sys
+        assert 'torch' not in sys.modules
+        pixel_spotter.bound(9, 1)
+        import pixel_spotter.locate
+        assert 'lightning' not in sys.modules, 'it takes seconds to import'"""
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

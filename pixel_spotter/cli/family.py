@@ -8,12 +8,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from pixel_spotter import runs
-from pixel_spotter.cli.trainer import comparable
 from pixel_spotter.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -96,3 +96,12 @@ def _independent(cfg: DictConfig) -> bool:
     given = cfg.start_from is None and cfg.trainer.max_time is None
     logged = OmegaConf.select(cfg, "logger._target_") == _LOGGER
     return given and logged and one == other and all(name.startswith(_BLIND) for name in classes)
+
+
+def comparable(cfg: Any) -> dict[str, Any]:
+    """Return the settings that are written down; of a group that repeats another, the other's."""
+    written, values = (
+        runs.settings_of(OmegaConf.to_container(cfg, resolve=resolve))  # type: ignore[arg-type]
+        for resolve in (False, True)
+    )
+    return {key: value for key, value in values.items() if key in written}

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pixel_spotter import runs
 from pixel_spotter.cli import mistakes
+from pixel_spotter.cli.family import comparable
 from pixel_spotter.errors import UserError
 from pixel_spotter.files import write_text
 
@@ -82,12 +83,3 @@ def claim(run_dir: Path, cfg: DictConfig) -> None:
         hydra_cfg = HydraConfig.get()
         write_text(run_dir / runs.HYDRA, OmegaConf.to_yaml({"hydra": hydra_cfg}))
         write_text(run_dir / runs.OVERRIDES, OmegaConf.to_yaml(hydra_cfg.overrides.task))
-
-
-def comparable(cfg: Any) -> dict[str, Any]:
-    """Return the settings that are written down; of a group that repeats another, the other's."""
-    written, values = (
-        runs.settings_of(OmegaConf.to_container(cfg, resolve=resolve))  # type: ignore[arg-type]
-        for resolve in (False, True)
-    )
-    return {key: value for key, value in values.items() if key in written}

@@ -3,12 +3,15 @@
 import os
 import pickle
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
+from types import ModuleType
 from typing import Any, TypeVar
 
 from joblib import cpu_count
@@ -42,7 +45,9 @@ def shared(
     try:
         for arguments, note in jobs:
             # By value: what tensors are sent by otherwise has room for few in many containers.
-            waiting.append((pool.submit(_work, pickle.dumps((work, arguments))), note))
+            with _nothing_to_import():
+                future = pool.submit(_work, pickle.dumps((work, arguments)))
+            waiting.append((future, note))
             if len(waiting) > 2 * processes:
                 yield _ended(*waiting.popleft())
         while waiting:
@@ -53,6 +58,19 @@ def shared(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _nothing_to_import() -> Iterator[None]:
+    """Have a process that starts not import the whole command that started it, which takes seconds.
+
+    It does so as functions of ``__main__`` may be its work: not here.
+    """
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _ended(future: Future[Any], note: _Note) -> tuple[Any, _Note]:

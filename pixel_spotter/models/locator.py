@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,10 +25,11 @@ from pixel_spotter.estimators.gaussian_fit import least_squares
 from pixel_spotter.estimators.locating import Search
 from pixel_spotter.estimators.residuals import CROWDED, STRUCTURED
 from pixel_spotter.estimators.spots import Spots
-from pixel_spotter.models.loading import load_model
-from pixel_spotter.models.spotter import SpotterRegressor
 from pixel_spotter.simulation.camera import Camera
 from pixel_spotter.simulation.psf import PSF, GaussianPSF, MeasuredPSF, make_psf
+
+if TYPE_CHECKING:
+    from pixel_spotter.models.spotter import SpotterRegressor
 
 _CLOSE = 2.0
 """Spots that are closer than so many of their widths may be one, of another shape."""
@@ -92,7 +93,7 @@ class Locator:
         saturation: float | None = None,
         psf: Mapping[str, Any] | None = None,
         false_alarms: float = 0.01,
-        model: SpotterRegressor | None = None,
+        model: "SpotterRegressor | None" = None,
     ) -> None:
         self.model = model
         if (gain is None) != (offset is None):
@@ -299,7 +300,7 @@ class Locator:
             "flag": torch.where(doubtful, float(FLAGS.index("crowded")), 0.0),
         }
 
-    def _seen_by(self, model: SpotterRegressor, image: Tensor, pixel: Tensor) -> Columns:
+    def _seen_by(self, model: "SpotterRegressor", image: Tensor, pixel: Tensor) -> Columns:
         """Return what a model says of the spots in the middle of windows (N, w, w)."""
         assert self.camera is not None
         model.search((model.window, model.window), model.window // 2)
@@ -346,6 +347,12 @@ class Locator:
         return self.camera.em_gain * self.camera.excess_noise
 
 
+def find(locator: Locator, counts: np.ndarray, device: torch.device) -> dict[str, np.ndarray]:
+    """Return the columns of spots in frames (F, H, W)."""
+    columns = locator(torch.from_numpy(counts).to(device))
+    return {name: column.cpu().numpy() for name, column in columns.items()}
+
+
 def make_locator(
     camera: Mapping[str, Any],
     psf: Mapping[str, Any],
@@ -367,6 +374,10 @@ def make_locator(
     """
     model = None
     if checkpoint is not None:
+        # Processes that share the work have no use for Lightning otherwise, which takes seconds.
+        from pixel_spotter.models.loading import load_model
+        from pixel_spotter.models.spotter import SpotterRegressor
+
         loaded, _ = load_model(checkpoint, trust)
         if not isinstance(loaded, SpotterRegressor):
             raise UserError(f"checkpoint={checkpoint} is not of model=spotter")

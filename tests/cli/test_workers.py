@@ -2,9 +2,11 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -45,6 +47,18 @@ def test_an_error_of_a_job_is_raised_and_its_process_has_ended() -> None:
         next(results)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_processes_do_not_import_the_command_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ModuleType("__main__")
+    command.__file__ = str(tmp_path / "command.py")
+    Path(command.__file__).write_text("import pathlib; pathlib.Path(__file__ + '.seen').touch()")
+    monkeypatch.setitem(sys.modules, "__main__", command)
+    assert next(workers.shared(int, [(("7",), 0)], 1)) == (7, 0)
+    assert sys.modules["__main__"] is command
+    assert not Path(f"{command.__file__}.seen").exists()
 
 
 def end(how: int) -> None:
