@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,9 +27,6 @@ from pixel_spotter.estimators.residuals import CROWDED, STRUCTURED
 from pixel_spotter.estimators.spots import Spots
 from pixel_spotter.simulation.camera import Camera
 from pixel_spotter.simulation.psf import PSF, GaussianPSF, MeasuredPSF, make_psf
-
-if TYPE_CHECKING:
-    from pixel_spotter.models.spotter import SpotterRegressor
 
 _CLOSE = 2.0
 """Spots that are closer than so many of their widths may be one, of another shape."""
@@ -76,8 +73,8 @@ class Locator:
             them flagged. None knows of none.
         psf: the arguments of `make_psf`; None is a Gaussian, whose ratio is estimated.
         false_alarms: how many are accepted in an empty frame, on average.
-        model: says where the spots are that were found, from a window around each; None leaves that
-            to the fit that found them.
+        model: a `SpotterRegressor`, which says where the spots are that were found, from a window
+            around each; None leaves that to the fit that found them.
 
     Raises:
         ValueError: if an argument is out of its range, or gain or offset stands alone.
@@ -93,9 +90,9 @@ class Locator:
         saturation: float | None = None,
         psf: Mapping[str, Any] | None = None,
         false_alarms: float = 0.01,
-        model: "SpotterRegressor | None" = None,
+        model: torch.nn.Module | None = None,
     ) -> None:
-        self.model = model
+        self.model: Any = model
         if (gain is None) != (offset is None):
             raise UserError(
                 "camera.gain and camera.offset go together: give both, or neither to have them "
@@ -300,11 +297,13 @@ class Locator:
             "flag": torch.where(doubtful, float(FLAGS.index("crowded")), 0.0),
         }
 
-    def _seen_by(self, model: "SpotterRegressor", image: Tensor, pixel: Tensor) -> Columns:
+    def _seen_by(self, model: Any, image: Tensor, pixel: Tensor) -> Columns:
         """Return what a model says of the spots in the middle of windows (N, w, w)."""
         assert self.camera is not None
         model.search((model.window, model.window), model.window // 2)
-        columns = model.to(image.device).eval().estimate(image[:, None] * self.camera.excess_noise)
+        columns: Columns = (
+            model.to(image.device).eval().estimate(image[:, None] * self.camera.excess_noise)
+        )
         for axis, name in enumerate("xy"):
             columns[name] = columns[name] + pixel[:, axis] - model.window // 2
         return columns
