@@ -59,7 +59,7 @@ def locate(
     """
     wanted = "frames must be numbers (F, H, W) or (H, W)"
     try:
-        frames = frames if isinstance(frames, np.ndarray) else np.asarray(frames)
+        frames = frames if isinstance(frames, np.ndarray) else np.ma.asarray(frames)
     except ValueError as error:  # rows of different lengths
         raise UserError(f"{wanted}: {error}") from error
     if frames.ndim == 2:
@@ -75,15 +75,15 @@ def locate(
     locator = make_locator(camera or {}, psf or {}, false_alarms, checkpoint)
     step = max(1, MOST_PIXELS // frames[0].size)
     told, white = locator.saturation, white_of(frames.dtype)
-    said: set[float | None] = set()
+    known: float | None = None
     tables = []
     for start in range(0, len(frames), step):
         part = np.ma.filled(frames[start : start + step].astype(np.float32), np.nan)
         part[~np.isfinite(part)] = np.nan
         if told is None:
-            locator.saturation, guessed = saturated_at(part, white)
-            if guessed and locator.saturation not in said:
-                said.add(locator.saturation)
+            locator.saturation, guessed = saturated_at(part, white, known)
+            if guessed:
+                known = locator.saturation
                 warnings.warn(guessed, stacklevel=2)
         counts = torch.from_numpy(part).to(device)
         if start == 0:

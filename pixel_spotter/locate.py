@@ -37,7 +37,7 @@ from pixel_spotter.data.frames import (
     open_frames,
     skipped_files,
 )
-from pixel_spotter.data.reading import Batch, Reading, kind_of
+from pixel_spotter.data.reading import MOST_PIXELS, Batch, Reading, kind_of
 from pixel_spotter.data.remarks import skipped
 from pixel_spotter.errors import UserError
 from pixel_spotter.files import write_text
@@ -54,8 +54,8 @@ _WORTH_S = 5.0
 _TIMES = 60
 """So many times the memory of its frames a process takes that finds their spots."""
 
-Note: TypeAlias = tuple[list[tuple[int, int]], dict[str, dict[str, float]]]
-"""Places of frames, and what was estimated."""
+Note: TypeAlias = tuple[list[tuple[int, int]], dict[str, Any]]
+"""Places of frames, and what is known once they are done."""
 
 DIGITS = 5
 """Of all columns, after the point."""
@@ -110,6 +110,10 @@ def run(cfg: DictConfig) -> None:
         for kind, estimated in place.get("estimated", {}).items():
             locators[kind] = copy.copy(unlearned)
             locators[kind].restore(estimated)
+        reading.guessed.update(place.get("full", {}))
+        for file, reasons in place.get("failures", {}).items():
+            for reason in reasons:
+                reading.fail(Path(file), reason)
         if place:
             print(f"goes on after frame {after[1]} of {files[after[0]]}", file=sys.stderr)
         for rows, now in located(
@@ -158,13 +162,17 @@ def located(
             locator.saturation = reading.full(batch)
             counts = torch.from_numpy(batch.counts).to(device)
             if learned(locator, batch, counts, locators, reading):
-                estimated = {kind: one.estimated for kind, one in locators.items()}
-                yield (locator, batch.counts, device), (batch.places, estimated)
+                place = {
+                    "after": batch.places[-1],
+                    "estimated": {kind: one.estimated for kind, one in locators.items()},
+                    "full": {**reading.guessed},
+                    "failures": {str(file): [*why] for file, why in reading.failures.items()},
+                }
+                yield (locator, batch.counts, device), (batch.places, place)
 
     at_once = processes if device.type == "cpu" else 1
-    for columns, (places, estimated) in shared_if_long(jobs(), reading, at_once):
-        rows = as_rows(columns, places, reading.files)
-        yield rows, {"after": places[-1], "estimated": estimated}
+    for columns, (places, place) in shared_if_long(jobs(), reading, at_once):
+        yield as_rows(columns, places, reading.files), place
 
 
 def shared_if_long(
@@ -178,7 +186,8 @@ def shared_if_long(
         yield find(*job), note
         frames += len(note[0])
         left_s = (time.monotonic() - begun_s) / frames * reading.left
-        processes = min(at_most or most(_TIMES * job[1].nbytes), int(left_s / _WORTH_S))
+        each = _TIMES * max(job[1].nbytes, 4 * MOST_PIXELS)  # other files may have more
+        processes = min(at_most or most(each), int(left_s / _WORTH_S))
         if processes > 1:
             yield from shared(find, jobs, processes)
 

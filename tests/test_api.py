@@ -66,6 +66,13 @@ def test_saturated_pixels_are_left_out_and_told(monkeypatch: pytest.MonkeyPatch)
             cut = pixel_spotter.locate(np.minimum(counts, 400).astype(kind), TOLD, width)
         assert len(said) == 1
         assert {*cut["flag"]} == {"saturated"}
+    few = np.concatenate([np.minimum(counts[:3], 400), np.minimum(counts[3:], 399)])
+    x, y = np.round(XY[0]).astype(int)
+    few[3:, y, x] = 400  # by themselves, these would not look cut off
+    with pytest.warns(UserWarning, match="pixels hold exactly 400"):
+        found = pixel_spotter.locate(few, TOLD, width)
+    first = np.hypot(found["x"] - x, found["y"] - y) < 2
+    assert ((found["flag"] == "saturated") == (first | (found["frame"] < 3))).all()
     later = np.concatenate([counts[:3], bright[3:]])
     with pytest.warns(UserWarning, match="4095"):
         found = pixel_spotter.locate(later, TOLD, width)

@@ -15,7 +15,7 @@ import pytest
 import tifffile
 import torch
 import yaml
-from conftest import CommandServer
+from conftest import CommandServer, compose
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -24,6 +24,7 @@ from pixel_spotter.cli.help import CONF_DIR
 from pixel_spotter.data import reading
 from pixel_spotter.data.frames import open_frames
 from pixel_spotter.data.remarks import Remarks
+from pixel_spotter.errors import UserError
 from pixel_spotter.simulation.camera import Camera
 from pixel_spotter.simulation.psf import GaussianPSF, light
 from pixel_spotter.tables import growing
@@ -177,6 +178,43 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     door.run(cfg)
     assert "goes on after" not in capsys.readouterr().err
     assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
+
+
+def test_what_a_run_knew_is_known_when_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that cannot be read, and at what pixels are full."""
+    monkeypatch.setattr(reading, "MOST_PIXELS", 2 * 90 * 100)
+    (tmp_path / "a.tif").write_bytes(b"II*\0rubbish")
+    counts = np.concatenate([np.minimum(movie(2), 400), np.minimum(movie(6), 399)])
+    x, y = np.round(XY[0]).astype(int)
+    counts[2:, y, x] = 400
+    tifffile.imwrite(tmp_path / "b.tif", counts)
+    cfg: Any = compose(TOLD, "locate")
+    cfg.images, cfg.output = f"{tmp_path}/*.tif", str(tmp_path / "spots.csv")
+    with pytest.raises(UserError, match="1 of 2 files"):
+        door.run(cfg)
+    whole = Path(cfg.output).read_text()
+    assert whole.count(",saturated") == 2 * len(XY) + 6
+    Path(cfg.output).unlink()
+    Path(cfg.output).with_suffix(".yaml").unlink()
+    batches = door.Reading.batches
+
+    def stop(self: Any, after: tuple[int, int] = (-1, -1)) -> object:
+        for number, batch in enumerate(batches(self, after)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield batch
+
+    with monkeypatch.context() as patched:
+        patched.setattr(door.Reading, "batches", stop)
+        with pytest.raises(KeyboardInterrupt):
+            door.run(cfg)
+    capsys.readouterr()
+    with pytest.raises(UserError, match="1 of 2 files"):
+        door.run(cfg)
+    assert "a.tif: " in capsys.readouterr().err
+    assert Path(cfg.output).read_text() == whole
 
 
 def test_what_takes_long_is_shared_by_processes(

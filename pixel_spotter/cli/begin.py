@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 
 from pixel_spotter.cli.help import show_help
 
@@ -28,6 +29,8 @@ def begun() -> None:
     """
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if threading.current_thread() is not threading.main_thread():
+        return
     ours = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and "LOCAL_RANK" not in os.environ
     if ours:  # processes of one training are ended by the first of them
         signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -24,6 +24,8 @@ _Note = TypeVar("_Note")
 _IMPORTED = 2**29
 """So much memory a process takes that has imported everything, bytes."""
 
+_MASKS = hasattr(signal, "pthread_sigmask")  # not on Windows
+
 
 def most(each: float) -> int:
     """Return how many processes, of which each takes so many bytes, cores and memory allow."""
@@ -56,6 +58,10 @@ def shared(
         raise UserError(
             "a process was ended from outside, perhaps as memory is short; processes=1 needs least"
         ) from error
+    except BaseException:  # interrupted, or no longer wanted: what is at work would be waited for
+        for process in [*(pool._processes or {}).values()]:
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -67,10 +73,14 @@ def _nothing_to_import() -> Iterator[None]:
     It does so as functions of ``__main__`` may be its work: not here.
     """
     main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    # Inherited, until `_begin`: imports that are interrupted show their tracebacks.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if _MASKS else None
     try:
         yield
     finally:
         sys.modules["__main__"] = main
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _ended(future: Future[Any], note: _Note) -> tuple[Any, _Note]:
@@ -85,6 +95,8 @@ def _work(job: bytes) -> Any:
 def _begin() -> None:
     """End without a word when interrupted, and with the process that began this one."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if _MASKS:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -46,6 +46,7 @@ class Reading:
         self.failures: dict[Path, list[str]] = {}
         self.remarks = Remarks()
         self.said: list[str] = []
+        self.guessed: dict[str, float] = {}  # what pixels hold at most, by the kind of files
         self.left = 0  # frames, about: as if files had as many as the one that is read
         self._usual: dict[str, tuple[float, Path]] = {}
         self.progress = tqdm(disable=not sys.stderr.isatty(), unit="frame")
@@ -74,8 +75,9 @@ class Reading:
         """Return what a pixel holds at most, also where a file has more bits than its camera."""
         if self.saturation is not None:
             return self.saturation
-        full, guessed = saturated_at(batch.counts, batch.white)
-        if guessed:
+        full, guessed = saturated_at(batch.counts, batch.white, self.guessed.get(batch.kind))
+        if guessed and full is not None:
+            self.guessed[batch.kind] = full
             self.remarks.add(self.files[batch.places[0][0]], guessed, f"full at {full}")
         return full
 

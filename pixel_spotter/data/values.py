@@ -77,20 +77,25 @@ def white_of(dtype: np.dtype[Any], bits: int | None = None) -> float | None:
     return float(2 ** (bits - (dtype.kind == "i")) - 1)
 
 
-def saturated_at(counts: np.ndarray, white: float | None) -> tuple[float | None, str]:
+def saturated_at(
+    counts: np.ndarray, white: float | None, known: float | None = None
+) -> tuple[float | None, str]:
     """Return what a pixel holds at most, also where numbers have more bits than their camera.
 
     Args:
         counts: frames (F, H, W); pixels without a value are nan.
         white: what their type, or file, has as the largest; None if it has none.
+        known: what was guessed from other frames, if it was: it holds until one has more.
 
     Returns:
         The most that a pixel holds, counts, None if nothing shows it; and what is to be said of it
-        if it is guessed.
+        if it is guessed from these.
     """
     brightest = float(np.nanmax(counts, initial=0))
     if white is not None and brightest >= white:
         return white, ""
+    if known is not None and brightest <= known:
+        return known, ""
     if brightest in _FULL:
         return brightest, (
             f"{brightest:.0f}, its largest value, is taken for that of saturated pixels; if it is "

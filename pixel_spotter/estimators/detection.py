@@ -210,7 +210,7 @@ def deviances(seen: Tensor, expected: Tensor, empty: Tensor, added: Tensor) -> T
     """
     empty = empty.clamp(min=1e-3)
     variance = torch.maximum(empty + added, LEAST_SHARE * empty)
-    scale = (empty / variance).clamp(max=1)
+    scale = (empty / variance).clamp(max=2)  # more, where a background was made even badly
     shift = empty - variance / scale
     mean = ((expected - shift) / scale).clamp(min=1e-6)
     seen = ((seen - shift) / scale).clamp(min=1e-6)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -44,18 +45,37 @@ USUAL_PX = 1.2
 """The width of spots that are looked for where none stands out."""
 
 
+class _Computing:
+    """How many of Python's threads compute with one of PyTorch's, and how many there were before.
+
+    The number is the whole process's: the last one to end has it be as it was.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.many, self.threads = Lock(), 0, 1
+
+
+_computing = _Computing()
+
+
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Have PyTorch compute with one thread: of what is small, several wait for each other most.
 
     Where other programs use the cores, they do so many times as long as the work takes.
     """
-    threads = torch.get_num_threads()
+    with _computing.lock:
+        if not _computing.many:
+            _computing.threads = torch.get_num_threads()
+        _computing.many += 1
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        with _computing.lock:
+            _computing.many -= 1
+            if not _computing.many:
+                torch.set_num_threads(_computing.threads)
 
 
 class Locator:

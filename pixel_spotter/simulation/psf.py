@@ -140,8 +140,13 @@ class MeasuredPSF:
         self.weights = torch.from_numpy(spline_filter(light, order=3, mode="mirror"))
 
     def middle_px(self) -> tuple[float, float]:
-        """Return where the mean of its light lies, x and y, px from the array's centre."""
-        x, y = (self.density.double().sum(dim=axis) for axis in (0, 1))
+        """Return where the mean of its light lies, x and y, px from the array's centre.
+
+        Of what is at least a twentieth of the most: noise far out would count most.
+        """
+        density = self.density.double()
+        light = torch.where(density >= density.max() / 20, density, 0)
+        x, y = (light.sum(dim=axis) for axis in (0, 1))
         places = (torch.arange(len(along)) - (len(along) - 1) / 2 for along in (x, y))
         x_px, y_px = (
             float((along * place).sum() / along.sum()) / self.oversampling

@@ -75,6 +75,17 @@ def test_a_process_that_is_ended_says_nothing_and_is_told(
     assert capfd.readouterr().err == ""
 
 
+def test_nobody_waits_for_what_is_no_longer_wanted() -> None:
+    jobs = [((number, 0.0 if number == 0 else 30.0), 0) for number in range(4)]
+    results = workers.shared(slowly, jobs, 1)
+    (_, pid), _ = next(results)
+    begun = time.monotonic()
+    results.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - begun < 20
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
 def write_pid(folder: Path) -> None:
     (folder / "child").write_text(str(os.getpid()))
     time.sleep(60)

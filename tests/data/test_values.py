@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pixel_spotter.data.values import plateau
+from pixel_spotter.data.values import plateau, saturated_at
 from pixel_spotter.simulation.camera import Camera
 from pixel_spotter.simulation.psf import GaussianPSF, light
 
@@ -63,3 +63,15 @@ def test_what_is_cut_off_is_seen(level: float) -> None:
 )
 def test_what_is_not_is_not(counts: np.ndarray) -> None:
     assert plateau(counts) == 0
+
+
+def test_what_was_guessed_of_some_frames_holds_until_others_have_more() -> None:
+    counts = spots()
+    cut = np.minimum(counts, 400)
+    full, why = saturated_at(cut, 65535.0)
+    assert (full, "hold exactly 400" in why) == (400, True)
+    few = np.where(np.arange(cut[0].size).reshape(cut[0].shape) == 99, 400, 100.0)[None]
+    assert saturated_at(few, 65535.0) == (65535, "")
+    assert saturated_at(few, 65535.0, known=400) == (400, "")
+    assert saturated_at(few + 1, 65535.0, known=400) == (65535, "")
+    assert saturated_at(np.full((1, 9, 9), 255.0), 255.0, known=200) == (255, "")
