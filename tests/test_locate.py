@@ -5,6 +5,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,20 @@ def test_frames_without_spots_stay_empty(run_command: CommandServer, tmp_path: P
     assert lines == ["file,frame,x,y,sd_x,sd_y,corr_xy,photons,background,sigma_px,score,flag"]
 
 
+def interrupt(cfg: Any, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the command, interrupted once it has so many parts of its frames."""
+    batches = door.Reading.batches
+
+    def stop(self: Any, after: tuple[int, int] = (-1, -1)) -> object:
+        yield from islice(batches(self, after), number)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(door.Reading, "batches", stop)
+        with pytest.raises(KeyboardInterrupt):
+            door.run(cfg)
+
+
 def test_an_interrupted_run_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,18 +163,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     door.run(cfg)
     cfg.output = str(output)
 
-    batches = door.Reading.batches
-
-    def stop(self: Any, after: tuple[int, int] = (-1, -1)) -> object:
-        for number, batch in enumerate(batches(self, after)):
-            if number == 2:
-                raise KeyboardInterrupt
-            yield batch
-
-    with monkeypatch.context() as patched:
-        patched.setattr(door.Reading, "batches", stop)
-        with pytest.raises(KeyboardInterrupt):
-            door.run(cfg)
+    interrupt(cfg, 2, monkeypatch)
     part = output.with_name("spots.csv.part")
     before = part.read_text()
     assert len(before.splitlines()) == 1 + 4 * len(XY)
@@ -169,10 +173,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     assert f"goes on after frame 3 of {cfg.images}" in capsys.readouterr().err
     assert output.read_text() == whole.read_text()
     assert not part.exists()
-    with monkeypatch.context() as patched:
-        patched.setattr(door.Reading, "batches", stop)
-        with pytest.raises(KeyboardInterrupt):
-            door.run(cfg)
+    interrupt(cfg, 2, monkeypatch)
     os.utime(cfg.images, (1, 1))  # another recording, of the same size
     capsys.readouterr()
     door.run(cfg)
@@ -198,18 +199,7 @@ def test_what_a_run_knew_is_known_when_it_goes_on(
     assert whole.count(",saturated") == 2 * len(XY) + 6
     Path(cfg.output).unlink()
     Path(cfg.output).with_suffix(".yaml").unlink()
-    batches = door.Reading.batches
-
-    def stop(self: Any, after: tuple[int, int] = (-1, -1)) -> object:
-        for number, batch in enumerate(batches(self, after)):
-            if number == 2:
-                raise KeyboardInterrupt
-            yield batch
-
-    with monkeypatch.context() as patched:
-        patched.setattr(door.Reading, "batches", stop)
-        with pytest.raises(KeyboardInterrupt):
-            door.run(cfg)
+    interrupt(cfg, 2, monkeypatch)
     capsys.readouterr()
     with pytest.raises(UserError, match="1 of 2 files"):
         door.run(cfg)
@@ -271,19 +261,8 @@ def test_each_kind_of_files_has_estimates_of_its_own(
         assert {Path(file).suffix for file in one["files"]} == {kind}
         assert one["camera.gain"] == pytest.approx(gain, rel=0.8)
         assert table[table["file"].str.endswith(kind)]["photons"].mean() < 2000 * 1.9
-    batches = door.Reading.batches
-
-    def stop(self: Any, after: tuple[int, int] = (-1, -1)) -> object:
-        for number, batch in enumerate(batches(self, after)):
-            if number == 3:
-                raise KeyboardInterrupt
-            yield batch
-
     whole = (tmp_path / "spots.csv").read_text()
-    with monkeypatch.context() as patched:
-        patched.setattr(door.Reading, "batches", stop)
-        with pytest.raises(KeyboardInterrupt):
-            door.run(cfg)
+    interrupt(cfg, 3, monkeypatch)
     (tmp_path / "spots.yaml").unlink()
     door.run(cfg)
     assert "goes on after" in capsys.readouterr().err
