@@ -65,8 +65,9 @@ def test_a_killed_process_and_a_clock_that_jumps_harm_no_other_cell(
     jumps: dict[str, Any] = {"cwd": tmp_path, "clock_jumps": True}
     dies, lives = (run_command.begin("train", *grid, **jumps) for _ in range(2))
     dies.wait_for(lambda: any((cell / runs.LAST).is_file() for cell in at_work(dies, folder)))
-    lives.wait_for(lambda: at_work(lives, folder) != [])
+    dies.kill(signal.SIGSTOP)  # or it might end the cell before the other has begun one
     (cell,) = at_work(dies, folder)
+    lives.wait_for(lambda: at_work(lives, folder) != [])
     dies.kill()
     assert dies.finish().code == -signal.SIGKILL
     ended = lives.finish()
